@@ -1,0 +1,136 @@
+"""A kernel on this machine: four ZeroMQ sockets, signed messages.
+
+The sockets are read with `add_reader` on their own descriptors. These are edge-triggered: a socket must
+be read until it is empty, and looked at again after each send, or an edge is lost (libzmq, ZMQ_FD).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import zmq
+from jupyter_client.session import Session
+
+from cellrun.channels.base import Channel, Gone, Incoming
+from cellrun.channels.inbox import Inbox
+from cellrun.errors import ConnectionFailed
+from cellrun.protocol.message import Message
+
+_SOCKETS = {"iopub": zmq.SUB, "shell": zmq.DEALER, "stdin": zmq.DEALER, "control": zmq.DEALER}
+_DELIMITER = b"<IDS|MSG>"
+_BATCH = 200  # messages read before the event loop gets a turn
+
+
+class ZmqChannel(Channel):
+    """`connection` is the content of a connection file (Connection files, jupyter_client)."""
+
+    def __init__(self, connection: Mapping[str, Any], context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._session = Session(
+            key=str(connection["key"]).encode("ascii"),
+            signature_scheme=connection.get("signature_scheme", "hmac-sha256"),
+        )
+        self._inbox = Inbox(on_room=self._drain)
+        self._sockets: dict[str, zmq.Socket[bytes]] = {}
+        self._closed = False
+        self._again: asyncio.Handle | None = None
+        identity = self._session.bsession
+        for name, kind in _SOCKETS.items():
+            socket = context.socket(kind)
+            socket.linger = 0
+            # A kernel that is booting is found within this many milliseconds of binding.
+            socket.reconnect_ivl = 10
+            socket.reconnect_ivl_max = 100
+            # Bounded by the inbox instead: above its mark IOPub is not read and the kernel waits.
+            socket.rcvhwm = 1000
+            if kind == zmq.SUB:
+                socket.subscribe(b"")
+            else:
+                socket.setsockopt(zmq.IDENTITY, identity)
+            socket.connect(_address(connection, name))
+            self._sockets[name] = socket
+            self._loop.add_reader(socket.getsockopt(zmq.FD), self._drain)
+        self._drain()
+
+    async def send(self, message: Message) -> None:
+        if self._closed:
+            raise ConnectionFailed("the connection to the kernel is closed", retryable=False)
+        parts = [
+            json.dumps(part, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+            for part in (message.header, message.parent_header, message.metadata, message.content)
+        ]
+        frames = [_DELIMITER, self._session.sign(parts), *parts, *message.buffers]
+        try:
+            self._sockets[message.channel].send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            raise ConnectionFailed("the kernel takes no more messages: a thousand wait for it") from None
+        self._drain()
+
+    async def receive(self) -> Sequence[Incoming]:
+        return await self._inbox.take()
+
+    def gone(self, reason: str) -> None:
+        """The process has ended: what it had already sent is read, then the flow ends with this reason."""
+        if not self._closed:
+            self._drain(unbounded=True)
+            self._inbox.put(Gone(reason))
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._again is not None:
+            self._again.cancel()
+        for socket in self._sockets.values():
+            self._loop.remove_reader(socket.getsockopt(zmq.FD))
+            socket.close(linger=0)
+        self._inbox.put(Gone("the connection was closed"))
+
+    def _drain(self, unbounded: bool = False) -> None:
+        if self._closed:
+            return
+        count = 0
+        for name, socket in self._sockets.items():
+            while unbounded or name != "iopub" or not self._inbox.full:
+                try:
+                    frames = socket.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                message = self._decode(name, frames)
+                if message is not None:
+                    self._inbox.put(message, sum(map(len, frames)))
+                count += 1
+                if count >= _BATCH and not unbounded:
+                    self._read_on()
+                    return
+
+    def _read_on(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+        self._again = self._loop.call_soon(self._drain)
+
+    def _decode(self, channel: str, frames: list[bytes]) -> Message | None:
+        """The message, or None for what is not signed with our key or is no message: whoever sent that
+        is not our kernel, and one bad message must not end the others."""
+        try:
+            start = frames.index(_DELIMITER) + 1
+            signature, *parts = frames[start : start + 5]
+            if len(parts) != 4 or not hmac.compare_digest(signature, self._session.sign(parts)):
+                return None
+            header, parent, metadata, content = (json.loads(part.decode("utf-8", "surrogatepass")) for part in parts)
+        except (ValueError, RecursionError):
+            return None
+        if not all(isinstance(part, dict) for part in (header, parent, metadata, content)):
+            return None
+        return Message(channel, header, parent, metadata, content, tuple(frames[start + 5 :]))
+
+
+def _address(connection: Mapping[str, Any], name: str) -> str:
+    port = connection[f"{name}_port"]
+    if connection.get("transport", "tcp") == "ipc":
+        return f"ipc://{connection['ip']}-{port}"
+    return f"tcp://{connection['ip']}:{port}"

@@ -1,0 +1,51 @@
+"""The files of a session, as its user sees them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+
+from cellrun.providers.base import CHUNK, FileInfo, FileStore
+
+
+class Files:
+    """Files in the session's working folder. Paths are relative to it, with `/`, and stay beneath it.
+
+    Every call raises ValueError for a path that leads out, FileNotFoundError, IsADirectoryError or
+    PermissionError as `open` does, Unsupported where the provider has no files, and the errors of
+    starting a kernel, since the folder comes with it.
+    """
+
+    def __init__(self, open_store: Callable[[], Awaitable[FileStore]]) -> None:
+        self._open_store = open_store
+
+    async def write(self, path: str, data: bytes | str | AsyncIterable[bytes]) -> None:
+        """Creates or replaces a file, folders on the way included. Text is written as UTF-8; an async
+        iterable is written piece by piece and never held whole."""
+        store = await self._open_store()
+        if isinstance(data, str):
+            data = data.encode("utf-8")
+        await store.write(path, _pieces(data) if isinstance(data, (bytes, bytearray, memoryview)) else data)
+
+    async def read(self, path: str) -> bytes:
+        """The whole file."""
+        return b"".join([chunk async for chunk in self.chunks(path)])
+
+    async def chunks(self, path: str) -> AsyncIterator[bytes]:
+        """The file in pieces of at most 1 MiB."""
+        store = await self._open_store()
+        async for chunk in store.read(path):
+            yield chunk
+
+    async def list(self, path: str = "") -> list[FileInfo]:
+        """What is directly in the folder, by name."""
+        return await (await self._open_store()).list(path)
+
+    async def delete(self, path: str) -> None:
+        """Removes a file or an empty folder."""
+        await (await self._open_store()).delete(path)
+
+
+async def _pieces(data: bytes | bytearray | memoryview) -> AsyncIterator[bytes]:
+    view = memoryview(data)
+    for start in range(0, len(view), CHUNK):
+        yield bytes(view[start : start + CHUNK])

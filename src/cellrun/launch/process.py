@@ -1,0 +1,197 @@
+"""A kernel process on this machine: started by jupyter_client, watched, and ended with all its children.
+
+Nothing here knows about sessions or messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import zmq
+import zmq.asyncio
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from jupyter_client.manager import AsyncKernelManager
+
+from cellrun.errors import KernelStartError
+from cellrun.launch.descendants import kill_family
+from cellrun.launch.death import OomWatch, describe_exit
+
+# A kernel's sockets lie at <folder>/k-5: a unix socket's path holds 107 bytes.
+_LONGEST_FOLDER: Final = 90
+_STDERR_KEPT: Final = 16 * 1024
+MARK: Final = "CELLRUN_KERNEL"
+
+
+class KernelProcess:
+    """One kernel process and its private folder of sockets. `await start()` makes it.
+
+    `on_exit` is called once, from the event loop, with a text that says how the process ended.
+    """
+
+    def __init__(self, manager: AsyncKernelManager, folder: Path, mark: str) -> None:
+        self._manager = manager
+        self._folder = folder
+        self._mark = mark
+        self._loop = asyncio.get_running_loop()
+        self._oom = OomWatch()
+        self._stderr = bytearray()
+        self._stderr_fd = -1
+        self._pidfd = -1
+        self._ended = asyncio.Event()
+        self.pid = 0
+        self.exit_reason: str | None = None
+        self.on_exit: Callable[[str], None] | None = None
+
+    @classmethod
+    async def start(
+        cls,
+        kernel: str,
+        *,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        transport: str = "ipc",
+        context: zmq.Context[zmq.Socket[bytes]],
+    ) -> KernelProcess:
+        """Starts the kernel of this kernelspec. `context` is shared, since each has a thread. Raises KernelStartError if there is no such kernelspec
+        or its command cannot be run. Cancelled, it leaves nothing behind."""
+        folder = _socket_folder()
+        mark = uuid.uuid4().hex
+        manager = AsyncKernelManager(
+            kernel_name=kernel,
+            transport=transport,
+            connection_file=str(folder / "kernel.json"),
+            context=zmq.asyncio.Context(shadow=context),
+        )
+        manager.shutdown_wait_time = 0
+        if transport == "ipc":
+            manager.ip = str(folder / "k")
+        process = cls(manager, folder, mark)
+        try:
+            await process._launch(kernel, cwd, {**os.environ, **(env or {}), MARK: mark})
+        except BaseException:
+            await process.end()
+            raise
+        return process
+
+    async def _launch(self, kernel: str, cwd: Path, env: dict[str, str]) -> None:
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        self._stderr_fd = read
+        self._loop.add_reader(read, self._read_stderr)
+        try:
+            await self._manager.start_kernel(
+                cwd=str(cwd), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=write
+            )
+        except NoSuchKernel:
+            known = ", ".join(sorted(KernelSpecManager().find_kernel_specs())) or "none"
+            raise KernelStartError(
+                f"there is no kernelspec named {kernel!r} on this machine; installed are: {known} "
+                "(`jupyter kernelspec list` shows where)"
+            ) from None
+        except OSError as error:
+            raise KernelStartError(f"the command of kernelspec {kernel!r} cannot be run: {error.strerror}") from None
+        finally:
+            os.close(write)
+        self.pid = int(getattr(self._manager.provisioner, "pid", 0) or 0)
+        if hasattr(os, "pidfd_open") and self.pid:
+            self._pidfd = os.pidfd_open(self.pid)
+            self._loop.add_reader(self._pidfd, self._on_exit)
+        else:
+            self._poller = asyncio.create_task(self._poll_for_exit())
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """The content of the connection file, the key as text."""
+        info = dict(self._manager.get_connection_info())
+        key = info["key"]
+        return {**info, "key": key.decode("ascii") if isinstance(key, bytes) else key}
+
+    @property
+    def alive(self) -> bool:
+        return self.pid != 0 and self.exit_reason is None
+
+    @property
+    def stderr(self) -> str:
+        """The last 16 KiB that the process wrote to its own standard error, not the cells' output."""
+        return self._stderr.decode("utf-8", "replace")
+
+    async def interrupt(self) -> None:
+        """As the kernelspec wants it: SIGINT to the process group, or a message on control."""
+        await self._manager.interrupt_kernel()
+
+    async def exited(self, timeout: float) -> bool:
+        """Whether the process ends within this time."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), timeout)
+        return self._ended.is_set()
+
+    async def end(self) -> None:
+        """SIGKILL to the process, its group and every descendant that can be found; then the folder goes."""
+        self.on_exit = None
+        if self.pid:
+            kill_family(self.pid, self._mark, MARK)
+            await self.exited(2.0)
+        self._unwatch()
+        if self._stderr_fd >= 0:
+            self._loop.remove_reader(self._stderr_fd)
+            os.close(self._stderr_fd)
+            self._stderr_fd = -1
+        with contextlib.suppress(Exception):
+            await self._manager.cleanup_resources()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _unwatch(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _on_exit(self) -> None:
+        popen = getattr(self._manager.provisioner, "process", None)
+        code = popen.poll() if popen is not None else None
+        if popen is not None and code is None:
+            return
+        self._unwatch()
+        self._read_stderr()
+        self.exit_reason = describe_exit(code, out_of_memory=self._oom.happened())
+        self._ended.set()
+        if self.on_exit is not None:
+            self.on_exit(self.exit_reason)
+
+    async def _poll_for_exit(self) -> None:
+        """Where there is no pidfd (macOS)."""
+        while self.exit_reason is None:
+            await asyncio.sleep(0.2)
+            self._on_exit()
+
+    def _read_stderr(self) -> None:
+        """Keeps the end of what the process says; reading also keeps it from blocking on a full pipe."""
+        try:
+            while data := os.read(self._stderr_fd, 65536):
+                self._stderr += data
+                del self._stderr[:-_STDERR_KEPT]
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        if self._stderr_fd >= 0:
+            self._loop.remove_reader(self._stderr_fd)
+
+
+def _socket_folder() -> Path:
+    """A folder that only we can enter, with a path short enough for unix sockets."""
+    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    if not os.access(base, os.W_OK) or len(base.encode()) > _LONGEST_FOLDER - 20:
+        base = "/tmp" if sys.platform != "win32" else tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="cellrun-", dir=base))
+

@@ -1,0 +1,152 @@
+"""The one interface between a session and whoever has kernels."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from cellrun import portal
+from cellrun.channels.client import KernelClient
+from cellrun.errors import SessionLost
+
+CHUNK: Final = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file of a session's folder. `path` is relative to it, with `/`; `size` in bytes, None where
+    the server does not say; `modified` in seconds since the epoch."""
+
+    path: str
+    size: int | None
+    modified: float
+    is_dir: bool = False
+
+
+class FileStore(ABC):
+    """The files in a kernel's working folder. Paths are relative, with `/`, and stay beneath it.
+
+    All calls raise FileNotFoundError, IsADirectoryError or PermissionError as `open` does, LimitExceeded
+    where a size limit is reached, and ConnectionFailed where a server is in between. Cancelled, a write
+    leaves the old file or none, never half of one (locally), or an unfinished upload (on a server).
+    """
+
+    @abstractmethod
+    async def write(self, path: str, chunks: AsyncIterable[bytes]) -> None:
+        """Creates or replaces a file; folders on the way are made."""
+
+    @abstractmethod
+    def read(self, path: str) -> AsyncIterator[bytes]:
+        """The file in chunks of at most 1 MiB."""
+
+    @abstractmethod
+    async def list(self, path: str = "") -> list[FileInfo]:
+        """What is directly in this folder, by name."""
+
+    @abstractmethod
+    async def delete(self, path: str) -> None:
+        """Removes a file or an empty folder."""
+
+
+class Lease(ABC):
+    """One kernel, held by one session from `acquire` to `release`."""
+
+    client: KernelClient
+    containment: str | None = None
+
+    @abstractmethod
+    async def open_files(self) -> FileStore:
+        """The files of the kernel's folder. Raises Unsupported where there are none, ConnectionFailed."""
+
+    def snapshot(self) -> dict[str, tuple[int, int]] | None:
+        """Name → (size, time of change in ns) of every file in the kernel's folder; None where that
+        cannot be known cheaply: then a Result names no files."""
+        return None
+
+    @abstractmethod
+    async def interrupt(self) -> None:
+        """Asks the kernel to stop the running cell. Raises ConnectionFailed where that did not get through."""
+
+    @abstractmethod
+    async def kill(self) -> None:
+        """Ends the kernel process at once, whatever it does. Bounded; raises nothing."""
+
+    @abstractmethod
+    async def restart(self) -> None:
+        """A fresh, ready kernel in place of the old one, whatever state that is in. `client` may be
+        another object afterwards. Raises KernelStartError, ConnectionFailed or AuthenticationError."""
+
+    @abstractmethod
+    async def release(self) -> None:
+        """Gives the kernel back: it is ended and everything of it removed. Bounded, never raises,
+        harmless a second time. A cancelled release goes on in the background."""
+
+
+class Provider(ABC):
+    """Gives kernels to sessions. One provider may serve many sessions, on one event loop.
+
+    An async context manager; `aclose()` ends every kernel that is still out. Closing twice is fine,
+    forgetting warns (ResourceWarning).
+    """
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._used = False
+
+    @abstractmethod
+    async def acquire(self, timeout: float) -> Lease:
+        """A ready kernel within `timeout` seconds. Raises KernelStartError, ConnectionFailed or
+        AuthenticationError. Cancelled or failed, it leaves no kernel behind."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Ends all kernels. Called once."""
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await self._close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionLost(f"{self!r} is closed")
+        self._used = True
+
+    def close(self) -> None:
+        """The blocking `aclose()`, for a provider of blocking sessions."""
+        portal.call(self.aclose())
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        if getattr(self, "_used", False) and not self._closed:
+            _warn(f"{self!r} was not closed: use `async with`, or aclose()", ResourceWarning, source=self)
+
+
+async def finish(coroutine: Any) -> None:
+    """Awaits to the end even if we are cancelled meanwhile: then the rest runs in the background and
+    the cancellation goes on its way. For clean-up that must happen."""
+    task = asyncio.ensure_future(coroutine)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+    await asyncio.shield(task)
+
+
+_background: set[asyncio.Task[Any]] = set()

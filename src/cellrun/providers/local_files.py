@@ -1,0 +1,161 @@
+"""The files of a local kernel's folder. The kernel may be hostile: it can plant links and pipes there.
+
+So a path is walked one folder at a time from an open descriptor, no link is followed, and only regular
+files are read. A write goes to a new file that then takes the name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from cellrun.providers.base import CHUNK, FileInfo, FileStore
+
+_FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SNAPSHOT_ENTRIES: Final = 1000
+
+
+def split_path(path: str) -> list[str]:
+    """The parts of a relative path. Raises ValueError for one that is absolute, empty or leads out.
+
+    >>> split_path("a/./b.txt")
+    ['a', 'b.txt']
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if path.startswith("/") or ".." in parts or "\0" in path:
+        raise ValueError(f"the path must be relative and stay in the session's folder, not {path!r}")
+    return parts
+
+
+class LocalFiles(FileStore):
+    """`folder` is the session's working folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def write(self, path: str, chunks: AsyncIterable[bytes]) -> None:
+        parts = split_path(path)
+        if not parts:
+            raise ValueError("a file needs a name")
+        folder = await asyncio.to_thread(self._open_folder, parts[:-1], create=True)
+        temporary = f".cellrun-{uuid.uuid4().hex}"
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            file = os.open(temporary, flags, 0o644, dir_fd=folder)
+            try:
+                try:
+                    async for chunk in chunks:
+                        await asyncio.to_thread(_write_all, file, chunk)
+                finally:
+                    os.close(file)
+                os.rename(temporary, parts[-1], src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=folder)
+                raise
+        finally:
+            os.close(folder)
+
+    async def read(self, path: str) -> AsyncIterator[bytes]:
+        file = await asyncio.to_thread(self._open_regular, path)
+        try:
+            while chunk := await asyncio.to_thread(os.read, file, CHUNK):
+                yield chunk
+        finally:
+            os.close(file)
+
+    async def list(self, path: str = "") -> list[FileInfo]:
+        return await asyncio.to_thread(self._list, path)
+
+    async def delete(self, path: str) -> None:
+        parts = split_path(path)
+        if not parts:
+            raise ValueError("the session's folder itself cannot be deleted")
+        folder = self._open_folder(parts[:-1])
+        try:
+            try:
+                os.unlink(parts[-1], dir_fd=folder)
+            except IsADirectoryError:
+                os.rmdir(parts[-1], dir_fd=folder)
+        finally:
+            os.close(folder)
+
+    def snapshot(self) -> dict[str, tuple[int, int]] | None:
+        found: dict[str, tuple[int, int]] = {}
+        waiting = [("", str(self._folder))]
+        entries = 0
+        while waiting:
+            prefix, folder = waiting.pop()
+            try:
+                with os.scandir(folder) as scan:
+                    for entry in scan:
+                        entries += 1
+                        if entries > _SNAPSHOT_ENTRIES:
+                            return None
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append((f"{prefix}{entry.name}/", entry.path))
+                        elif entry.is_file(follow_symlinks=False):
+                            status = entry.stat(follow_symlinks=False)
+                            found[prefix + entry.name] = (status.st_size, status.st_mtime_ns)
+            except OSError:
+                continue
+        return found
+
+    def _open_folder(self, parts: list[str], *, create: bool = False) -> int:
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for part in parts:
+            try:
+                if create:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=folder)
+                inner = os.open(part, _FOLDER_FLAGS, dir_fd=folder)
+            finally:
+                os.close(folder)
+            folder = inner
+        return folder
+
+    def _open_regular(self, path: str) -> int:
+        parts = split_path(path)
+        if not parts:
+            raise IsADirectoryError(f"{path!r} is a folder")
+        folder = self._open_folder(parts[:-1])
+        try:
+            # Not blocking, since opening a pipe would wait for its writer.
+            file = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        finally:
+            os.close(folder)
+        mode = os.fstat(file).st_mode
+        if stat.S_ISREG(mode):
+            return file
+        os.close(file)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(f"{path!r} is a folder")
+        raise PermissionError(f"{path!r} is not a regular file")
+
+    def _list(self, path: str) -> list[FileInfo]:
+        parts = split_path(path)
+        folder = self._open_folder(parts)
+        infos: list[FileInfo] = []
+        try:
+            for name in sorted(os.listdir(folder)):
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    is_dir = stat.S_ISDIR(status.st_mode)
+                    if is_dir or stat.S_ISREG(status.st_mode):
+                        full = "/".join([*parts, name])
+                        infos.append(FileInfo(full, None if is_dir else status.st_size, status.st_mtime, is_dir))
+        finally:
+            os.close(folder)
+        return infos
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]

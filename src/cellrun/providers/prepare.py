@@ -1,0 +1,73 @@
+"""What a fresh kernel is told before the first cell: silently, so that nothing of it shows and no line
+number of a later traceback is shifted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+
+from cellrun.channels.client import KernelClient
+from cellrun.errors import KernelStartError, Unsupported
+from cellrun.events import ErrorOutput, Event, Finished
+from cellrun.limits import FLUSH_INTERVAL
+from cellrun.protocol.execution import Execution
+
+# One expression statement with a namespace of its own: no name of it is left behind. XPUB_NODROP (zmq) makes
+# a kernel wait for us where it would drop output once a thousand messages are under way.
+_PYTHON = """\
+import os, sys
+for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, "flush_interval"):
+        stream.flush_interval = {interval!r}
+try:
+    import zmq
+    thread = sys.stdout.pub_thread
+    thread.schedule(lambda: thread.socket.setsockopt(zmq.XPUB_NODROP, 1))
+except Exception:
+    pass
+os.environ.update({environment})
+folder = {folder!r}
+if folder:
+    os.chdir(folder)
+"""
+
+
+async def prepare(
+    client: KernelClient, *, timeout: float, env: Mapping[str, str] | None = None, folder: str | None = None
+) -> None:
+    """A short flush interval, `env` and the working folder, for Python kernels. For other languages
+    raises Unsupported if `env` or `folder` are wanted; KernelStartError if the kernel refuses."""
+    if client.language != "python":
+        if env or folder:
+            raise Unsupported(f"the environment and folder of a {client.language or 'foreign'} kernel cannot be set here")
+        return
+    code = _PYTHON.format(interval=FLUSH_INTERVAL, environment=json.dumps(dict(env or {})), folder=folder)
+    await run_silently(client, f"exec({code!r}, {{}})", timeout=timeout)
+
+
+async def run_silently(client: KernelClient, code: str, *, timeout: float) -> None:
+    """Runs code that shows nothing and counts nothing. Raises KernelStartError if it fails."""
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    errors: list[str] = []
+
+    def sink(events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, ErrorOutput):
+                errors.append(f"{event.name}: {event.value}")
+            elif isinstance(event, Finished) and not done.done():
+                if event.status != "ok":
+                    errors.append(event.reason or event.status)
+                done.set_result(None)
+
+    execution = Execution(client.new_id())
+    await client.execute(execution, code, sink, silent=True, store_history=False, allow_stdin=False)
+    started = time.monotonic()
+    try:
+        await asyncio.wait_for(done, timeout)
+    except TimeoutError:
+        client.abandon(execution, "preparation took too long")
+        raise KernelStartError(f"the kernel was not prepared within {time.monotonic() - started:.0f} s") from None
+    if errors:
+        raise KernelStartError(f"the kernel could not be prepared: {errors[0]}")
