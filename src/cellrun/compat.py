@@ -33,7 +33,9 @@ class JupyterCodeExecuter:
     CancelledError: whatever goes wrong stands in `stderr`, beside what had arrived.
     """
 
-    def __init__(self, base_url: str, code: str, token: str = "", password: str = "", timeout: float | None = 60) -> None:
+    def __init__(
+        self, base_url: str, code: str, token: str = "", password: str = "", timeout: float | None = 60
+    ) -> None:
         self.base_url = base_url
         self.code = code
         self._token = token or ""

@@ -37,8 +37,12 @@ def fold(events: Iterable[Event], limits: Limits | None = None) -> Result:
     Raises ValueError if Finished is missing or something follows it.
 
     >>> from cellrun.events import Finished, Stdout
-    >>> fold([Stdout(seq=1, execution_id="a", text="hi"),
-    ...       Finished(seq=2, execution_id="a", status="ok", execution_count=1, duration=0.1)]).stdout
+    >>> fold(
+    ...     [
+    ...         Stdout(seq=1, execution_id="a", text="hi"),
+    ...         Finished(seq=2, execution_id="a", status="ok", execution_count=1, duration=0.1),
+    ...     ]
+    ... ).stdout
     'hi'
     """
     folder = Folder(limits)

@@ -138,9 +138,7 @@ def size_of(data: Mapping[str, Any]) -> int:
     """About how many bytes a bundle takes: what limits count."""
     total = 0
     for value in data.values():
-        if isinstance(value, str):
-            total += len(value)
-        elif isinstance(value, (bytes, memoryview)):
+        if isinstance(value, (str, bytes, memoryview)):
             total += len(value)
         else:
             total += len(json.dumps(value, ensure_ascii=False, default=str))

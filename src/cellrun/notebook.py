@@ -44,7 +44,7 @@ class History:
         """An nbformat 4 notebook. Updates of displays are applied to the cell that showed them."""
         import nbformat
 
-        notebook = nbformat.v4.new_notebook()
+        notebook: nbformat.NotebookNode = nbformat.v4.new_notebook()
         if language_info:
             notebook.metadata["language_info"] = dict(language_info)
         for code in self._forgotten:

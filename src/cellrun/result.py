@@ -52,7 +52,9 @@ class Omission:
 
     def note(self, what: str) -> str:
         size = getattr(self, what)
-        return f"\n[… {size} {'displays' if what == 'displays' else f'bytes of {what}'} left out here …]\n" if size else ""
+        return (
+            f"\n[… {size} {'displays' if what == 'displays' else f'bytes of {what}'} left out here …]\n" if size else ""
+        )
 
 
 @dataclass(frozen=True)

@@ -122,8 +122,8 @@ class AsyncSession:
         self,
         code: str,
         *,
-        timeout: float | None | Unset = UNSET,
-        queue_timeout: float | None | Unset = UNSET,
+        timeout: float | Unset | None = UNSET,
+        queue_timeout: float | Unset | None = UNSET,
         stdin: Iterable[str] | None = None,
         on_input: OnInput | None = None,
         on_event: OnEvent | None = None,
@@ -157,8 +157,8 @@ class AsyncSession:
         self,
         code: str,
         *,
-        timeout: float | None | Unset = UNSET,
-        queue_timeout: float | None | Unset = UNSET,
+        timeout: float | Unset | None = UNSET,
+        queue_timeout: float | Unset | None = UNSET,
         stdin: Iterable[str] | None = None,
         on_input: OnInput | None = None,
         silent: bool = False,
@@ -176,8 +176,8 @@ class AsyncSession:
 
     def _options(
         self,
-        timeout: float | None | Unset,
-        queue_timeout: float | None | Unset,
+        timeout: float | Unset | None,
+        queue_timeout: float | Unset | None,
         silent: bool,
         store_history: bool,
         stdin: Iterable[str] | None,
@@ -208,7 +208,13 @@ class AsyncSession:
         if len(self._line) > self._limits.queue_length:
             raise LimitExceeded(f"{len(self._line) - 1} runs wait on this session already", retryable=True)
         run = Run(
-            Execution(uuid.uuid4().hex), code, options, self._limits, queue, answer=self._answer_input, on_end=self._leave_line
+            Execution(uuid.uuid4().hex),
+            code,
+            options,
+            self._limits,
+            queue,
+            answer=self._answer_input,
+            on_end=self._leave_line,
         )
         self._line.append(run)
         run.position = len(self._line) - 1
@@ -306,7 +312,9 @@ class AsyncSession:
             elif action is Action.KILL:
                 timing.killed = now
                 self._ours_to_kill = True
-                self._lost = f"the kernel was killed: a cell did not stop within {self._limits.grace:g} s of its interrupt"
+                self._lost = (
+                    f"the kernel was killed: a cell did not stop within {self._limits.grace:g} s of its interrupt"
+                )
                 assert self._lease is not None
                 self._killing = self._spawn(self._lease.kill())
             else:
@@ -436,7 +444,7 @@ class AsyncSession:
         return await client.ask("inspect_request", content, timeout=timeout)
 
     async def is_complete(self, code: str, *, timeout: float = 5.0) -> str:
-        """"complete", "incomplete", "invalid" or "unknown": whether the code can be run as it stands."""
+        """ "complete", "incomplete", "invalid" or "unknown": whether the code can be run as it stands."""
         client = await self._ensure_kernel(self._limits.start_timeout)
         reply = await client.ask("is_complete_request", {"code": code}, timeout=timeout)
         return str(reply.get("status", "unknown"))

@@ -18,9 +18,7 @@ class AsyncStream:
     raised from the iteration, after the events that came before them.
     """
 
-    def __init__(
-        self, submit: Callable[[], Run], queue: EventQueue, interrupt: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, submit: Callable[[], Run], queue: EventQueue, interrupt: Callable[[], Awaitable[None]]) -> None:
         self._submit = submit
         self._queue = queue
         self._interrupt = interrupt

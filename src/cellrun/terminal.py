@@ -42,9 +42,7 @@ def render(text: str) -> str:
     if _MOVES.search(text) is not None:
         return _Screen(text).text()
     text = text.replace("\r\n", "\n")
-    return "\n".join(
-        line if _CONTROL.search(line) is None else _Screen(line).text() for line in text.split("\n")
-    )
+    return "\n".join(line if _CONTROL.search(line) is None else _Screen(line).text() for line in text.split("\n"))
 
 
 class _Screen:
@@ -77,7 +75,7 @@ class _Screen:
             self.column = 0
         elif character == "\b":
             self.column = max(0, self.column - 1)
-        elif character == "\t" or character >= " " and character != "\x7f":
+        elif character == "\t" or (character >= " " and character != "\x7f"):
             line = self.lines[self.row]
             if self.column < len(line):
                 line[self.column] = character

@@ -16,7 +16,6 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from cellrun import events
 from cellrun.errors import ProtocolError
 from cellrun.events import Event
 from cellrun.result import DisplayOutput, ErrorInfo, Omission, Output, PageOutput, Result, StreamOutput
@@ -39,7 +38,8 @@ def event_type(event: Event) -> str:
 def event_to_dict(event: Event) -> dict[str, Any]:
     """An event as JSON-ready data.
 
-    >>> event_to_dict(events.Stdout(seq=3, execution_id="e", text="hi"))
+    >>> from cellrun.events import Stdout
+    >>> event_to_dict(Stdout(seq=3, execution_id="e", text="hi"))
     {'type': 'stdout', 'seq': 3, 'execution_id': 'e', 'text': 'hi'}
     """
     cls = type(event)
@@ -72,7 +72,9 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
         if isinstance(value, list):
             value = tuple(_bytes_in(item) for item in value)
         if not _fits(value, _HINTS_OF[cls][field.name]):
-            raise ProtocolError(f"{field.name!r} of the {data['type']} event is of the wrong kind: {type(value).__name__}")
+            raise ProtocolError(
+                f"{field.name!r} of the {data['type']} event is of the wrong kind: {type(value).__name__}"
+            )
         values[field.name] = value
     event: Event = cls(**values)
     return event

@@ -53,7 +53,7 @@ class ZmqChannel(Channel):
                 socket.setsockopt(zmq.IDENTITY, identity)
             socket.connect(_address(connection, name))
             self._sockets[name] = socket
-            self._loop.add_reader(socket.getsockopt(zmq.FD), self._drain)
+            self._loop.add_reader(socket.fileno(), self._drain)
         self._drain()
 
     async def send(self, message: Message) -> None:
@@ -86,7 +86,7 @@ class ZmqChannel(Channel):
         if self._again is not None:
             self._again.cancel()
         for socket in self._sockets.values():
-            self._loop.remove_reader(socket.getsockopt(zmq.FD))
+            self._loop.remove_reader(socket.fileno())
             socket.close(linger=0)
         self._inbox.put(Gone("the connection was closed"))
 

@@ -1,1 +1,166 @@
-"""x"""
+"""The command. Exit codes: 0 ok, 1 the code failed, 2 usage, 3 plumbing, 4 authentication, 124 timeout,
+130 interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cellrun.errors import AuthenticationError, CellrunError
+
+app = typer.Typer(
+    name="cellrun",
+    help="Run code in a Jupyter kernel, here or on a Jupyter server, and get everything back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Server = Annotated[str | None, typer.Option(help="Address of a Jupyter server; without it, a kernel on this machine.")]
+TokenFile = Annotated[Path | None, typer.Option(help="File that holds the server's token.", metavar="F")]
+CaFile = Annotated[Path | None, typer.Option(help="Certificate authority (PEM) of the server.", metavar="F")]
+Kernel = Annotated[str | None, typer.Option(help="Kernelspec to use.", metavar="NAME")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds that a cell may run.", metavar="S")]
+ImagesOption = Annotated[
+    Literal["auto", "files", "off"] | None,
+    typer.Option(help="Pictures: in the terminal where it can, else saved; always saved; not at all."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from cellrun import __version__
+
+        print(f"cellrun {__version__}")
+        raise typer.Exit
+
+
+@app.command("run")
+def run_command(
+    file: Annotated[
+        str | None, typer.Argument(help="A script (cells at `# %%`), a notebook, or - for standard input.")
+    ] = None,
+    code: Annotated[str | None, typer.Option("-c", help="The code itself.", metavar="CODE")] = None,
+    server: Server = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    kernel: Kernel = None,
+    timeout: Timeout = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    as_ndjson: Annotated[bool, typer.Option("--ndjson", help="Print each event as a line of JSON.")] = False,
+    save: Annotated[Path | None, typer.Option(help="Write what was run as a notebook.", metavar="OUT.ipynb")] = None,
+    images: ImagesOption = None,
+) -> None:
+    """Run a script, a notebook or a line of code.
+
+    The cell's stdout and results go to stdout, its stderr, errors and our own words to stderr. Cells run
+    until one fails. Ctrl-C interrupts the cell, a second one quits.
+    """
+    from cellrun.cli.execute import RunRequest, execute
+    from cellrun.cli.sources import SourceError, read_source
+    from cellrun.settings import load
+
+    if (file is None) == (code is None):
+        raise typer.BadParameter("give either a file (or -) or -c CODE")
+    if as_json and as_ndjson:
+        raise typer.BadParameter("--json and --ndjson exclude each other")
+    if save is not None and not save.parent.is_dir():
+        raise typer.BadParameter(f"the folder of {save} does not exist", param_hint="--save")
+
+    async def body() -> int:
+        flags = {
+            "server": server,
+            "token_file": token_file,
+            "ca_file": ca_file,
+            "kernel": kernel,
+            "timeout": timeout,
+            "images": images,
+        }
+        settings = load(flags)
+        try:
+            source = read_source(file, code)
+        except SourceError as error:
+            raise typer.BadParameter(str(error)) from None
+        return await execute(
+            RunRequest(source, settings, "json" if as_json else "ndjson" if as_ndjson else "text", save)
+        )
+
+    _exit_with(body())
+
+
+@app.command("repl")
+def repl_command(
+    server: Server = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    kernel: Kernel = None,
+    timeout: Timeout = None,
+    images: ImagesOption = None,
+) -> None:
+    """A prompt on a kernel: history, several lines, completion with Tab, Ctrl-C interrupts."""
+
+    async def body() -> int:
+        from cellrun.cli.repl import repl
+        from cellrun.settings import load
+
+        flags = {"server": server, "token_file": token_file, "ca_file": ca_file}
+        return await repl(load({**flags, "kernel": kernel, "timeout": timeout, "images": images}))
+
+    _exit_with(body())
+
+
+@app.command("doctor")
+def doctor_command(
+    server: Server = None, token_file: TokenFile = None, ca_file: CaFile = None, kernel: Kernel = None
+) -> None:
+    """Say what was found on this machine, or on a server, what is missing and what to do."""
+
+    async def body() -> int:
+        from cellrun.cli.doctor import doctor
+        from cellrun.settings import load
+
+        return await doctor(load({"server": server, "token_file": token_file, "ca_file": ca_file, "kernel": kernel}))
+
+    _exit_with(body())
+
+
+def _exit_with(body: Coroutine[Any, Any, int]) -> None:
+    """Runs it and exits; errors of the plumbing become one line and their exit code."""
+    from cellrun.settings import SettingsError
+
+    try:
+        code = asyncio.run(body)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        code = 130
+    except AuthenticationError as error:
+        code = _complain(error, 4)
+    except (SettingsError, ValueError) as error:
+        code = _complain(error, 2)
+    except CellrunError as error:
+        code = _complain(error, 3)
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`): nothing more can be said to them.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    raise SystemExit(code)
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"cellrun: {error}", file=sys.stderr)
+    return code
+
+
+def main() -> None:
+    """The entry point of the command."""
+    app()

@@ -23,8 +23,8 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 
 from cellrun.errors import KernelStartError
-from cellrun.launch.descendants import kill_family
 from cellrun.launch.death import OomWatch, describe_exit
+from cellrun.launch.descendants import kill_family
 
 # A kernel's sockets lie at <folder>/k-5: a unix socket's path holds 107 bytes.
 _LONGEST_FOLDER: Final = 90
@@ -194,4 +194,3 @@ def _socket_folder() -> Path:
     if not os.access(base, os.W_OK) or len(base.encode()) > _LONGEST_FOLDER - 20:
         base = "/tmp" if sys.platform != "win32" else tempfile.gettempdir()
     return Path(tempfile.mkdtemp(prefix="cellrun-", dir=base))
-

@@ -78,6 +78,7 @@ TABLE: Final[Mapping[State, Mapping[Trigger, State]]] = {
     State.ENDED: {},
 }
 
+
 class Execution:
     """The state machine. `feed` what arrives, hand on what it returns."""
 
@@ -244,4 +245,3 @@ class Execution:
         return self._make(
             Finished, status=status, execution_count=self._execution_count, duration=duration, reason=reason
         )
-

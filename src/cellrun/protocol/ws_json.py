@@ -6,8 +6,10 @@ JSON and the buffers. Source: jupyter_server documentation, "WebSocket kernel wi
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 from cellrun.errors import ProtocolError
@@ -50,7 +52,7 @@ def decode(frame: bytes | str) -> Message:
     offsets = [*struct.unpack_from(f">{count}I", view, 4), len(view)]
     if offsets[0] != 4 * (count + 1) or offsets != sorted(offsets):
         raise ProtocolError("the offsets of a binary frame are not in order or point outside of it")
-    parts = [view[start:end] for start, end in zip(offsets, offsets[1:], strict=False)]
+    parts = [view[start:end] for start, end in itertools.pairwise(offsets)]
     return _message(bytes(parts[0]), tuple(parts[1:]))
 
 
@@ -63,10 +65,11 @@ def _message(text: str | bytes, buffers: tuple[memoryview, ...]) -> Message:
         raise ProtocolError(f"a frame is not a JSON object but {type(data).__name__}")
     if data.get("channel") not in CHANNELS:
         raise ProtocolError(f"unknown channel {str(data.get('channel'))[:20]!r}")
-    parts: list[dict[str, Any]] = []
+    parts: list[Mapping[str, Any]] = []
     for key in ("header", "parent_header", "metadata", "content"):
         value = data.get(key) or {}
         if not isinstance(value, dict):
             raise ProtocolError(f"{key} is not a JSON object but {type(value).__name__}")
         parts.append(value)
-    return Message(data["channel"], *parts, buffers)
+    header, parent, metadata, content = parts
+    return Message(data["channel"], header, parent, metadata, content, buffers)

@@ -8,6 +8,7 @@ where the channel begins, the last where the frame ends. Source: jupyter_server 
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from typing import Any, Final
@@ -21,8 +22,10 @@ SUBPROTOCOL: Final = "v1.kernel.websocket.jupyter.org"
 def encode(message: Message) -> bytes:
     """The frame of a message."""
     parts: list[bytes | memoryview] = [message.channel.encode("ascii")]
-    for value in (message.header, message.parent_header, message.metadata, message.content):
-        parts.append(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+    parts.extend(
+        json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        for value in (message.header, message.parent_header, message.metadata, message.content)
+    )
     parts.extend(memoryview(buffer).cast("B") for buffer in message.buffers)
     offsets = [8 * (len(parts) + 2)]
     for part in parts:
@@ -43,7 +46,7 @@ def decode(frame: bytes | str) -> Message:
     offsets = struct.unpack_from(f"<{count}Q", view, 8)
     if offsets[0] != 8 * (count + 1) or offsets[-1] > len(view) or list(offsets) != sorted(offsets):
         raise ProtocolError("the offsets of a v1 frame are not in order or point outside of it")
-    parts = [view[start:end] for start, end in zip(offsets, offsets[1:], strict=False)]
+    parts = [view[start:end] for start, end in itertools.pairwise(offsets)]
     channel = bytes(parts[0]).decode("ascii", "replace")
     if channel not in CHANNELS:
         raise ProtocolError(f"unknown channel {channel[:20]!r}")

@@ -13,7 +13,14 @@ from urllib.parse import quote
 
 from cellrun.channels.client import KernelClient
 from cellrun.channels.websocket import WebSocketChannel
-from cellrun.errors import AuthenticationError, CellrunError, ConnectionFailed, KernelStartError, SessionLost, public_url
+from cellrun.errors import (
+    AuthenticationError,
+    CellrunError,
+    ConnectionFailed,
+    KernelStartError,
+    SessionLost,
+    public_url,
+)
 from cellrun.protocol.kernel import KernelState
 from cellrun.protocol.ws_v1 import SUBPROTOCOL
 from cellrun.providers.base import FileStore, Lease, Provider, finish
@@ -62,7 +69,10 @@ class JupyterServer(Provider):
     ) -> None:
         super().__init__()
         self._base, url_token = parse_base_url(url)
-        self._credentials = {"token": token or ("" if password else url_token), "password": password or ""}
+        self._credentials: dict[str, Any] = {
+            "token": token or ("" if password else url_token),
+            "password": password or "",
+        }
         for name, value in (*self._credentials.items(), *(headers or {}).items()):
             if "\n" in value or "\r" in value:
                 raise ValueError(f"the {name} holds a line break: was it read from a file with its last newline?")
@@ -140,7 +150,11 @@ class JupyterServer(Provider):
         return None
 
     def _refill(self) -> None:
-        if self._warm_wanted > len(self._warm) and not self._closed and (self._refilling is None or self._refilling.done()):
+        if (
+            self._warm_wanted > len(self._warm)
+            and not self._closed
+            and (self._refilling is None or self._refilling.done())
+        ):
             self._refilling = asyncio.create_task(self._keep_warm(), name="cellrun warm kernels")
 
     async def _keep_warm(self) -> None:

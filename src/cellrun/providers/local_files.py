@@ -7,6 +7,7 @@ files are read. A write goes to a new file that then takes the name.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import os
 import stat
@@ -107,7 +108,7 @@ class LocalFiles(FileStore):
                 continue
         return found
 
-    def _open_folder(self, parts: list[str], *, create: bool = False) -> int:
+    def _open_folder(self, parts: builtins.list[str], *, create: bool = False) -> int:
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for part in parts:
             try:
@@ -138,7 +139,7 @@ class LocalFiles(FileStore):
             raise IsADirectoryError(f"{path!r} is a folder")
         raise PermissionError(f"{path!r} is not a regular file")
 
-    def _list(self, path: str) -> list[FileInfo]:
+    def _list(self, path: str) -> builtins.list[FileInfo]:
         parts = split_path(path)
         folder = self._open_folder(parts)
         infos: list[FileInfo] = []

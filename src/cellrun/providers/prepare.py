@@ -41,7 +41,9 @@ async def prepare(
     raises Unsupported if `env` or `folder` are wanted; KernelStartError if the kernel refuses."""
     if client.language != "python":
         if env or folder:
-            raise Unsupported(f"the environment and folder of a {client.language or 'foreign'} kernel cannot be set here")
+            raise Unsupported(
+                f"the environment and folder of a {client.language or 'foreign'} kernel cannot be set here"
+            )
         return
     code = _PYTHON.format(interval=FLUSH_INTERVAL, environment=json.dumps(dict(env or {})), folder=folder)
     await run_silently(client, f"exec({code!r}, {{}})", timeout=timeout)

@@ -1,0 +1,5 @@
+"""`python -m cellrun` is the command."""
+
+from cellrun.cli import main
+
+main()

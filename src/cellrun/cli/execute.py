@@ -1,0 +1,190 @@
+"""`cellrun run`: the cells of a source, one after the other, until one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from getpass import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cellrun.cli.show import Images, Shower, Spinner
+from cellrun.cli.sources import Source
+from cellrun.events import Event, InputRequest
+from cellrun.limits import Limits
+from cellrun.notebook import outputs_of
+from cellrun.providers import JupyterServer, LocalKernels, Provider
+from cellrun.result import Result
+from cellrun.running import END_OF_INPUT
+from cellrun.session import AsyncSession
+from cellrun.settings import Settings
+from cellrun.wire import event_to_json
+
+if TYPE_CHECKING:
+    import nbformat
+
+EXIT_CODES: Final = {"ok": 0, "error": 1, "kernel_died": 1, "timeout": 124, "interrupted": 130}
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `cellrun run` was asked for."""
+
+    source: Source
+    settings: Settings
+    format: str  # "text", "json" or "ndjson"
+    save: Path | None = None
+
+
+def provider_of(settings: Settings) -> Provider:
+    """The provider that the settings name. Raises ValueError for a server address that is none."""
+    if settings.server is None:
+        return LocalKernels(kernel=settings.kernel or "python3", cwd=Path.cwd())
+    return JupyterServer(
+        settings.server,
+        token=settings.server_token(),
+        password=settings.password.get_secret_value() if settings.password is not None else None,
+        kernel=settings.kernel,
+        ca_file=None if settings.ca_file is None else str(settings.ca_file),
+        verify=settings.verify,
+    )
+
+
+async def execute(request: RunRequest) -> int:
+    """Runs it and gives the exit code. Raises CellrunError for the plumbing."""
+    results: list[Result] = []
+    show = Shower(images_of(request), request.source.stem) if request.format == "text" else None
+    limits = Limits(timeout=request.settings.timeout)
+    async with provider_of(request.settings) as provider, AsyncSession(provider, limits=limits) as session:
+        async with interruptible(session):
+            try:
+                for code in request.source.cells:
+                    results.append(await _run_cell(session, code, request, show))
+                    if not results[-1].ok:
+                        break
+            finally:
+                if request.save is not None:
+                    save_notebook(request, session, results)
+    if request.format == "json":
+        print(json.dumps(combined(results), ensure_ascii=True))
+    return EXIT_CODES[results[-1].status] if results else 0
+
+
+def images_of(request: RunRequest) -> Images:
+    return request.settings.images
+
+
+async def _run_cell(session: AsyncSession, code: str, request: RunRequest, show: Shower | None) -> Result:
+    spinner = Spinner()
+    started = quiet_since = time.monotonic()
+
+    def on_event(event: Event) -> None:
+        nonlocal quiet_since
+        quiet_since = time.monotonic()
+        spinner.tell(event)
+        if show is not None:
+            show.show(event)
+        elif request.format == "ndjson":
+            print(event_to_json(event), flush=True)
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(0.25)
+            if time.monotonic() - quiet_since >= 1.0:
+                spinner.tick(time.monotonic() - started)
+
+    async def on_input(asked: InputRequest) -> str:
+        spinner.hide()
+        return await asyncio.to_thread(read_line, asked)
+
+    ticking = asyncio.create_task(tick())
+    try:
+        # A program that came in by standard input has used that up: `input()` fails in the kernel's words.
+        answer = None if request.source.from_stdin else on_input
+        return await session.run(code, on_event=on_event, on_input=answer)
+    finally:
+        ticking.cancel()
+        spinner.hide()
+
+
+def read_line(asked: InputRequest) -> str:
+    """A line of our own standard input; the end of it is the end for the cell too."""
+    try:
+        if asked.password and sys.stdin.isatty():
+            return getpass(asked.prompt)
+        print(asked.prompt, end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        return line.removesuffix("\n") if line else END_OF_INPUT
+    except (EOFError, ValueError):
+        return END_OF_INPUT
+
+
+@contextlib.asynccontextmanager
+async def interruptible(session: AsyncSession) -> AsyncIterator[None]:
+    """Ctrl-C interrupts the cell; a second one, before the cell has ended, quits."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    interrupts: set[asyncio.Task[None]] = set()
+
+    def on_signal() -> None:
+        if interrupts:
+            task.cancel()
+            return
+        print("\ncellrun: interrupting the cell; Ctrl-C again quits", file=sys.stderr)
+        interrupts.add(asyncio.create_task(session.interrupt()))
+
+    loop.add_signal_handler(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        await asyncio.gather(*interrupts, return_exceptions=True)
+
+
+def combined(results: list[Result]) -> dict[str, Any]:
+    """The JSON of a run: the Result of one cell; of several cells that of the last one, with the texts of
+    all of them joined and each one's own Result under "cells"."""
+    if not results:
+        return {"status": "ok", "stdout": "", "stderr": "", "text": "", "outputs": [], "error": None, "cells": []}
+    whole = results[-1].to_dict()
+    if len(results) > 1:
+        cells = [result.to_dict() for result in results]
+        for key in ("stdout", "stderr"):
+            whole[key] = "".join(cell[key] for cell in cells)
+        whole["text"] = "\n".join(cell["text"] for cell in cells if cell["text"])
+        whole["outputs"] = [output for cell in cells for output in cell["outputs"]]
+        whole["duration"] = sum(cell["duration"] for cell in cells)
+        whole["cells"] = cells
+    return whole
+
+
+def save_notebook(request: RunRequest, session: AsyncSession, results: list[Result]) -> None:
+    """The notebook that was run with its new outputs, or a new one of what was run."""
+    import nbformat
+
+    notebook = request.source.notebook
+    if notebook is None:
+        notebook = session.to_notebook()
+    else:
+        fill_notebook(notebook, results)
+    assert request.save is not None
+    request.save.write_text(nbformat.writes(notebook), "utf-8")
+
+
+def fill_notebook(notebook: nbformat.NotebookNode, results: list[Result]) -> None:
+    """Puts results into the code cells, in order; cells that were not reached lose their old outputs."""
+    displays: dict[str, list[Any]] = {}
+    waiting = iter(results)
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        result = next(waiting, None)
+        cell.execution_count = None if result is None else result.execution_count
+        cell.outputs = [] if result is None else outputs_of(result, displays)

@@ -1,0 +1,82 @@
+"""Settings of the command: flags, then `CELLRUN_*` variables, then a file. The only module that reads them.
+
+The file is TOML, at `$CELLRUN_CONFIG`, else `$XDG_CONFIG_HOME/cellrun/config.toml`, else
+`~/.config/cellrun/config.toml`; it need not exist. The library itself reads no settings.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from cellrun.errors import CellrunError
+
+
+class SettingsError(CellrunError):
+    """A setting has a value that it cannot have; the message names it and where it came from."""
+
+    code = "settings"
+
+
+def config_file() -> Path:
+    """Where the settings file is looked for."""
+    named = os.environ.get("CELLRUN_CONFIG")
+    if named:
+        return Path(named)
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    return Path(base) / "cellrun" / "config.toml"
+
+
+class Settings(BaseSettings):
+    """What the command can be told. Every field is a variable, `CELLRUN_` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="CELLRUN_", extra="forbid", hide_input_in_errors=True)
+
+    server: str | None = Field(None, description="Address of a Jupyter server; none: kernels on this machine")
+    token: SecretStr | None = Field(None, description="Token of the server")
+    token_file: Path | None = Field(None, description="File that holds the token of the server")
+    password: SecretStr | None = Field(None, description="Password of the server's login form")
+    ca_file: Path | None = Field(None, description="Certificate authority (PEM) that signed the server's certificate")
+    verify: bool = Field(True, description="Whether the server's certificate is verified")
+    kernel: str | None = Field(None, description="Kernelspec; none: the default")
+    timeout: float | None = Field(None, ge=0, description="Seconds that a cell may run; none: no limit")
+    images: Literal["auto", "files", "off"] = Field(
+        "auto", description="Pictures: in the terminal where it can, else as files; always as files; not at all"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: Any, **named: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+        return named["init_settings"], named["env_settings"], file
+
+    def server_token(self) -> str:
+        """The token: of the variable or file. Raises SettingsError for a file that cannot be read."""
+        if self.token_file is not None:
+            try:
+                return self.token_file.read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                why = error.strerror if isinstance(error, OSError) else "it is not text"
+                raise SettingsError(f"the token file cannot be read: {self.token_file}: {why}") from None
+        return self.token.get_secret_value() if self.token is not None else ""
+
+
+def load(flags: Mapping[str, Any]) -> Settings:
+    """The settings with these flags on top; flags that are None were not given. Raises SettingsError."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        raise SettingsError(
+            f"the setting {name!r} is not valid: {first['msg']} "
+            f"(from a flag, the variable CELLRUN_{name.upper()}, or {config_file()})"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the settings file {config_file()} cannot be read: {error}") from None
