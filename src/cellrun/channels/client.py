@@ -182,6 +182,17 @@ class KernelClient:
     # -- the reader ------------------------------------------------------------------------------
 
     async def _read(self) -> None:
+        try:
+            await self._read_to_the_end()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # a fault of ours: whoever waits must hear of it, and then it is raised
+            reason = f"cellrun failed to read from the kernel: {type(error).__name__}: {error}"
+            await self._perform(self._connection.died(reason, time.monotonic()))
+            self._fail_answers(reason)
+            raise
+
+    async def _read_to_the_end(self) -> None:
         while True:
             for item in await self.channel.receive():
                 now = time.monotonic()

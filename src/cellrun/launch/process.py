@@ -77,7 +77,7 @@ class KernelProcess:
             manager.ip = str(folder / "k")
         process = cls(manager, folder, mark)
         try:
-            await process._launch(kernel, cwd, {**os.environ, **(env or {}), MARK: mark})
+            await process._launch(kernel, cwd, _environment(env or {}, mark))
         except BaseException:
             await process.end()
             raise
@@ -186,6 +186,13 @@ class KernelProcess:
             pass
         if self._stderr_fd >= 0:
             self._loop.remove_reader(self._stderr_fd)
+
+
+def _environment(extra: Mapping[str, str], mark: str) -> dict[str, str]:
+    """Ours, without the variable by which pytest marks a running test: ipykernel does not capture the output
+    of subprocesses where it sees that (its iostream.py)."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return {**inherited, **extra, MARK: mark}
 
 
 def _socket_folder() -> Path:

@@ -105,9 +105,9 @@ class Execution:
     def _fire(self, trigger: Trigger) -> None:
         self.state = TABLE[self.state][trigger]
 
-    def _make(self, kind: Callable[..., Event], **fields: Any) -> Event:
+    def _make(self, factory: Callable[..., Event], /, **fields: Any) -> Event:
         self._seq += 1
-        return kind(seq=self._seq, execution_id=self.execution_id, **fields)
+        return factory(seq=self._seq, execution_id=self.execution_id, **fields)
 
     # -- what we do ------------------------------------------------------------------------------
 

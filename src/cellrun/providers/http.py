@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import ssl
 import urllib.request
@@ -170,8 +171,8 @@ class JupyterHttp:
                 self._client.request(
                     method,
                     self._url(path, params),
-                    json=body,
-                    headers=self._all_headers(method),
+                    data=None if body is None else io.BytesIO(json.dumps(body).encode("utf-8")),
+                    headers=self._all_headers(method, has_body=body is not None),
                     allow_redirects=False,
                     proxy=self._proxy,
                     proxy_auth=self._proxy_auth,
@@ -182,8 +183,10 @@ class JupyterHttp:
     def _url(self, path: str, params: Mapping[str, str] | None = None) -> URL:
         return self.base.join(URL(path, encoded=True)).with_query(params or None)
 
-    def _all_headers(self, method: str) -> dict[str, str]:
+    def _all_headers(self, method: str, *, has_body: bool = False) -> dict[str, str]:
         headers = dict(self._headers)
+        if has_body:
+            headers["Content-Type"] = "application/json"
         if self._token:
             headers["Authorization"] = f"token {self._token}"
         elif self._xsrf and method not in ("GET", "HEAD"):

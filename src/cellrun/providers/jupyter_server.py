@@ -210,15 +210,15 @@ class ServerLease(Lease):
     async def _create(self, timeout: float) -> None:
         """Not cancelled half-way: a kernel whose id we never learned could not be deleted."""
         provider = self._provider
-        body: dict[str, Any] = {}
+        # Without a path the kernel starts in the folder that the server itself was started in, which
+        # its Contents API does not show; "" is the root.
+        body: dict[str, Any] = {"path": provider._cwd}
         if provider._kernel is not None:
             body["name"] = provider._kernel
-        if provider._cwd:
-            body["path"] = provider._cwd
         if provider._env:
             body["env"] = provider._env
         try:
-            _, model = await provider._http.json("POST", "api/kernels", body=body or None, timeout=timeout)
+            _, model = await provider._http.json("POST", "api/kernels", body=body, timeout=timeout)
         except AuthenticationError:
             provider._http.refresh_credentials()
             raise

@@ -14,8 +14,12 @@ from cellrun.events import ErrorOutput, Event, Finished
 from cellrun.limits import FLUSH_INTERVAL
 from cellrun.protocol.execution import Execution
 
-# One expression statement with a namespace of its own: no name of it is left behind. XPUB_NODROP (zmq) makes
-# a kernel wait for us where it would drop output once a thousand messages are under way.
+# Runs as one expression statement in a namespace of its own: no name of it is left behind.
+#
+# - XPUB_NODROP (zmq): the kernel waits for us where it would drop output once a thousand messages are under way.
+# - `drain`: what subprocesses and C code write goes through a pipe that a thread of the kernel reads. Without a
+#   wait at the end of a cell that output comes after the cell's end, and whoever asked for the result misses it.
+#   The thread is done when the pipe is empty and it waits in read() on it (proc(5), "syscall").
 _PYTHON = """\
 import os, sys
 for stream in (sys.stdout, sys.stderr):
@@ -23,8 +27,27 @@ for stream in (sys.stdout, sys.stderr):
         stream.flush_interval = {interval!r}
 try:
     import zmq
-    thread = sys.stdout.pub_thread
-    thread.schedule(lambda: thread.socket.setsockopt(zmq.XPUB_NODROP, 1))
+    out = sys.stdout.pub_thread
+    out.schedule(lambda: out.socket.setsockopt(zmq.XPUB_NODROP, 1))
+except Exception:
+    pass
+try:
+    import fcntl, struct, termios, time
+    pipes = [(s._fid, "/proc/self/task/%d/syscall" % s.watch_fd_thread.native_id) for s in (sys.stdout, sys.stderr)]
+    def waits(fid, path):
+        if struct.unpack("i", fcntl.ioctl(fid, termios.FIONREAD, b"0000"))[0]:
+            return False
+        with open(path) as file:
+            return file.read().split()[1:2] == [hex(fid)]
+    def drain():
+        for pipe in pipes:
+            end = time.monotonic() + 1.0
+            try:
+                while not waits(*pipe) and time.monotonic() < end:
+                    time.sleep(0.0005)
+            except Exception:
+                return
+    get_ipython().events.register("post_execute", drain)
 except Exception:
     pass
 os.environ.update({environment})
@@ -46,7 +69,7 @@ async def prepare(
             )
         return
     code = _PYTHON.format(interval=FLUSH_INTERVAL, environment=json.dumps(dict(env or {})), folder=folder)
-    await run_silently(client, f"exec({code!r}, {{}})", timeout=timeout)
+    await run_silently(client, f"exec({code!r}, {{'get_ipython': get_ipython}})", timeout=timeout)
 
 
 async def run_silently(client: KernelClient, code: str, *, timeout: float) -> None:

@@ -1,0 +1,64 @@
+"""The providers that the one suite runs over: every way to a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+
+from cellrun import AsyncSession, JupyterServer, Limits, LocalKernels, Provider
+from tests.support.proxy import FaultProxy
+
+KINDS = ["local", "local-tcp", "server-v1", "server-json", "gateway"]
+
+
+@dataclass
+class Way:
+    """A provider of one kind."""
+
+    kind: str
+    provider: Provider
+
+    @property
+    def local(self) -> bool:
+        return self.kind.startswith("local")
+
+
+@pytest_asyncio.fixture(params=KINDS, scope="module", loop_scope="module")
+async def way(request: pytest.FixtureRequest) -> AsyncIterator[Way]:
+    """Shared by the tests of a module: kernels are what takes time."""
+    kind = request.param
+    async with AsyncExitStack() as stack:
+        provider: Provider
+        if kind == "local":
+            provider = LocalKernels()
+        elif kind == "local-tcp":
+            provider = LocalKernels(transport="tcp")
+        elif kind == "gateway":
+            server = request.getfixturevalue("gateway")
+            provider = JupyterServer(server.url, token=server.token)
+        else:
+            server = request.getfixturevalue("free_server")
+            url = server.url
+            if kind == "server-json":
+                proxy = await stack.enter_async_context(FaultProxy(server.port, hide_v1=True))
+                url = proxy.url(url)
+            provider = JupyterServer(url, token=server.token)
+        yield Way(kind, await stack.enter_async_context(provider))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(way: Way) -> AsyncIterator[AsyncSession]:
+    """One session for all tests of a module that leave nothing behind."""
+    async with AsyncSession(way.provider) as session:
+        yield session
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def session(way: Way) -> AsyncIterator[AsyncSession]:
+    """A session of the test's own."""
+    async with AsyncSession(way.provider, limits=Limits(grace=1.5)) as session:
+        yield session

@@ -1,0 +1,1 @@
+"""Real servers, real kernels and a real network fault in a box, for the tests."""
