@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
@@ -123,10 +124,23 @@ def _many(calls: int) -> Callable[[Bench], Any]:
 
         async def compat(_: int) -> None:
             result = await cellrun.execute_code_jupyter(server.url, _PRINT, token=server.token)
-            expect(result["stdout"], "1")
+            expect(result["stdout"] or result["stderr"], "1")
 
-        async def at_once(call: Callable[[int], Awaitable[None]]) -> None:
-            await asyncio.gather(*(call(number) for number in range(calls)))
+        async def at_once(name: str, call: Callable[[int], Awaitable[None]]) -> Figures:
+            async def ended(number: int) -> float:
+                await call(number)
+                return time.perf_counter()
+
+            started = time.perf_counter()
+            outcomes = await asyncio.gather(*(ended(number) for number in range(calls)), return_exceptions=True)
+            times = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+            failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+            # The time limit that a failed call ran into is no time of the contender's: it is counted apart.
+            figures = {name: 1000 * (max(times) - started)}
+            if failures:
+                print(f"{name}: {failures[0]!r}", file=sys.stderr)
+                figures[f"{name}: CALLS THAT FAILED"] = len(failures)
+            return figures
 
         async with provider_of(server, warm=8) as provider:
 
@@ -140,19 +154,11 @@ def _many(calls: int) -> Callable[[Bench], Any]:
 
                 await provider.ready()
                 started = time.perf_counter()
-                await at_once(one)
-                released = time.perf_counter()
+                figures = await at_once("cellrun warm=8, release included", one)
                 await provider.ready()
-                return {
-                    "cellrun warm=8": 1000 * (max(answers) - started),
-                    "cellrun warm=8, release included": 1000 * (released - started),
-                }
+                return {"cellrun warm=8": 1000 * (max(answers) - started), **figures}
 
-            yield [
-                milliseconds(COMMON, lambda: at_once(common)),
-                milliseconds(COMPAT, lambda: at_once(compat)),
-                warm,
-            ]
+            yield [lambda: at_once(COMMON, common), lambda: at_once(COMPAT, compat), warm]
 
     return opened
 
@@ -191,6 +197,24 @@ ROWS: Final = (
         (Check(COMMON, WARM), Check(COMMON, WARM_RELEASED), Check(COMPAT, COMMON, at_most=1.0)),
         settle=0.2,
     ),
-    Row("many-8", "8 calls of print(1) at once, all of them", "ms", (1, 2), _many(8), _MANY_CHECKS, (0, 0), 0.5),
-    Row("many-32", "32 calls of print(1) at once, all of them", "ms", (0, 1), _many(32), _MANY_CHECKS, (0, 0), 0.5),
+    Row(
+        "many-8",
+        "8 calls of print(1) at once, the last that succeeds",
+        "ms",
+        (1, 2),
+        _many(8),
+        _MANY_CHECKS,
+        (0, 0),
+        0.5,
+    ),
+    Row(
+        "many-32",
+        "32 calls of print(1) at once, the last that succeeds",
+        "ms",
+        (0, 1),
+        _many(32),
+        _MANY_CHECKS,
+        (0, 0),
+        0.5,
+    ),
 )

@@ -44,7 +44,7 @@ def test_where_it_is_raised_an_error_may_know_better(cls: type[CellrunError], co
 
 
 def test_codes_are_unlike_each_other() -> None:
-    classes = [CellrunError, *CellrunError.__subclasses__()]
+    classes: list[type[CellrunError]] = [CellrunError, *CellrunError.__subclasses__()]
     assert len({cls.code for cls in classes}) == len(classes)
     assert {cls for cls, _, _ in PLUMBING} | {ExecutionFailed} == set(CellrunError.__subclasses__())
 

@@ -26,16 +26,17 @@ def test_every_event_class_can_be_imported_from_the_front_door(cls: type[BaseEve
 @pytest.mark.parametrize("cls", CLASSES)
 def test_no_event_takes_its_fields_by_position(cls: type[BaseEvent]) -> None:
     with pytest.raises(TypeError):
-        cls(1, "e")  # type: ignore[misc]
+        cls(1, "e")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_events_hold_nothing_but_their_fields(cls: type[BaseEvent]) -> None:
-    assert not hasattr(cls, "__dict__") or "__dict__" not in dir(cls)
+    assert "__dict__" not in dir(cls)
 
 
 def test_every_event_of_the_module_is_in_the_union() -> None:
-    assert set(CLASSES) == set(BaseEvent.__subclasses__())
+    defined = {cls for cls in vars(cellrun.events).values() if isinstance(cls, type) and issubclass(cls, BaseEvent)}
+    assert set(CLASSES) == defined - {BaseEvent}
 
 
 def test_events_do_not_change() -> None:

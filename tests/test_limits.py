@@ -32,12 +32,12 @@ def test_a_time_of_zero_or_more_is_taken(name: str, value: float) -> None:
 @pytest.mark.parametrize("value", [0, -1])
 def test_a_size_below_one_is_refused_by_name(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=name):
-        Limits(**{name: value})  # type: ignore[arg-type]
+        Limits(**{name: value})
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_a_size_of_one_is_taken(name: str) -> None:
-    assert getattr(Limits(**{name: 1}), name) == 1  # type: ignore[arg-type]
+    assert getattr(Limits(**{name: 1}), name) == 1
 
 
 @pytest.mark.parametrize("name", ["timeout", "queue_timeout"])

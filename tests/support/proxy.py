@@ -90,7 +90,8 @@ class FaultProxy:
         up = asyncio.create_task(self._pump(reader, upstream, from_client=True))
         down = asyncio.create_task(self._pump(upstream_reader, writer, from_client=False))
         self._tasks |= {up, down}
-        await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
         for end in pair:
             end.close()
         self._pairs.discard(pair)

@@ -73,8 +73,10 @@ def wait_until_answers(url: str, process: subprocess.Popen[bytes], log: Path, se
                 return
             with urllib.request.urlopen(url, timeout=5):
                 return
-        except urllib.error.HTTPError:
-            return
+        except urllib.error.HTTPError as error:
+            if error.code in (401, 403):  # it is there and wants credentials
+                return
+            time.sleep(0.05)
         except OSError:
             time.sleep(0.05)
     raise RuntimeError(f"the server at {url} did not come up:\n{log.read_text('utf-8', 'replace')[-3000:]}")
@@ -99,6 +101,8 @@ def running(command: Sequence[str], url: str, probe: str, **extra: Any) -> Itera
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OPENBLAS_NUM_THREADS": "1",
+        # Where Debian puts the modules of its configurable-http-proxy; a Node.js of another origin needs telling.
+        "NODE_PATH": "/usr/share/nodejs:/usr/lib/nodejs",
         MARK: mark,
     }
     with log.open("wb") as output:

@@ -12,12 +12,15 @@ from typing import Any, Final
 
 from cellrun.channels.base import Channel, Gone, Reconnected
 from cellrun.errors import CellrunError, ConnectionFailed, KernelStartError, SessionLost
-from cellrun.events import Event
+from cellrun.events import Event, Finished
 from cellrun.protocol.execution import Execution
 from cellrun.protocol.kernel import Answer, Changed, Effect, Emit, KernelConnection, KernelState, Late
 from cellrun.protocol.message import ChannelName, Message, execute_content, request
+from cellrun.protocol.resume import RESEND
 
 _PROBE_EVERY: Final = 0.25
+# A kernel in the middle of C code answers on control only when that lets go of the interpreter.
+_RESEND_PATIENCE: Final = 3.0
 
 Sink = Callable[[list[Event]], Awaitable[None] | None]
 """Takes the events of one execution. Where it returns an awaitable, nothing more is read from the kernel
@@ -190,6 +193,8 @@ class KernelClient:
             reason = f"cellrun failed to read from the kernel: {type(error).__name__}: {error}"
             await self._perform(self._connection.died(reason, time.monotonic()))
             self._fail_answers(reason)
+            for execution_id in list(self._sinks):  # ended in the machine, its last events lost to the fault
+                await self._perform([Emit(execution_id, [Execution(execution_id).fault(reason)])])
             raise
 
     async def _read_to_the_end(self) -> None:
@@ -214,7 +219,7 @@ class KernelClient:
             if isinstance(effect, Emit):
                 sink = self._sinks.get(effect.execution_id)
                 if sink is not None:
-                    if effect.execution_id not in self._connection.executions:
+                    if isinstance(effect.events[-1], Finished):
                         del self._sinks[effect.execution_id]
                     waiting = sink(effect.events)
                     if waiting is not None:
@@ -245,11 +250,18 @@ class KernelClient:
         """After a reconnect: a probe that shows what the break has cost. Not awaited here, since sending
         may wait for a connection that has broken again."""
         probe_id = self.new_id()
-        self._connection.reconnected(probe_id)
-        probe = self._request("shell", "kernel_info_request", {}, probe_id)
-        task = asyncio.create_task(self._send_quietly(probe))
+        after = self._connection.reconnected(probe_id)
+        task = asyncio.create_task(self._resume(probe_id, after))
         self._resyncs.add(task)
         task.add_done_callback(self._resyncs.discard)
+
+    async def _resume(self, probe_id: str, after: int | None) -> None:
+        if after is not None:
+            await self._send_quietly(self._request("control", RESEND, {"after": after, "token": probe_id}, self.new_id()))
+        await self._send_quietly(self._request("shell", "kernel_info_request", {}, probe_id))
+        if after is not None:
+            await asyncio.sleep(_RESEND_PATIENCE)
+            await self._perform(self._connection.resume_failed(probe_id, time.monotonic()))
 
     async def _send_quietly(self, message: Message) -> None:
         with contextlib.suppress(CellrunError):

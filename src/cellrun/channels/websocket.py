@@ -126,7 +126,7 @@ class WebSocketChannel(Channel):
                 self._inbox.put(Reconnected())
                 self._connected.set()
         except CellrunError as error:
-            self._end(str(error))
+            self._end(f"the connection to the server was lost and could not be restored: {error}")
         except asyncio.CancelledError:
             raise
         except Exception as error:  # a fault of ours may not leave the reader of this channel waiting

@@ -150,6 +150,10 @@ class Execution:
         self._stop = None
         return self.abandon("kernel_died", reason, now)
 
+    def fault(self, reason: str) -> Event:
+        """The last event of an execution whose own last events were lost to a fault of ours."""
+        return self._finish("kernel_died", reason, 0.0)
+
     def outcome_unknown(self, name: str, value: str, now: float) -> list[Event]:
         """The cell is over, and the reply that says how is lost. Told as an error of that name."""
         if self.ended:

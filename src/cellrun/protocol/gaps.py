@@ -8,10 +8,10 @@ probes ("nudges"): each is seen by its parent, and explains at most three number
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
-_NUMBERED: Final = re.compile(r"(.+_\d+)_(\d+)\Z")
+from cellrun.protocol.resume import numbered
+
 _NUMBERS_OF_A_PROBE: Final = 3
 
 
@@ -26,10 +26,10 @@ class Gaps:
         self._strangers: set[str] = set()
 
     def saw(self, msg_id: str, parent_id: str, *, ours: bool) -> None:
-        match = _NUMBERED.match(msg_id)
-        if match is None:
+        place = numbered(msg_id)
+        if place is None:
             return
-        prefix, number = match[1], int(match[2])
+        prefix, number = place
         if prefix != self._prefix:  # another kernel process: its numbers start anew
             self._prefix, self._highest, self._since = prefix, number, None
             return
@@ -44,6 +44,10 @@ class Gaps:
         if self._since is None:
             self._since, self._seen = self._highest, 0
             self._strangers.clear()
+
+    def closed(self) -> None:
+        """The kernel has sent again whatever was missing: nothing is counted."""
+        self._since = None
 
     def lost(self) -> int:
         """How many messages did not come, as of the highest number seen; then counting ends."""

@@ -24,6 +24,7 @@ from cellrun.protocol.execution import Execution
 from cellrun.protocol.gaps import Gaps
 from cellrun.protocol.message import Message
 from cellrun.protocol.outputs import translate
+from cellrun.protocol.resume import Resume
 
 
 class KernelState(Enum):
@@ -117,6 +118,7 @@ class KernelConnection:
         self._resyncs: dict[str, list[str]] = {}
         self._heard_reply = self._heard_iopub = False
         self._gaps = Gaps()
+        self._resume = Resume()
 
     @property
     def executions(self) -> Mapping[str, Execution]:
@@ -147,12 +149,23 @@ class KernelConnection:
     def renew(self) -> None:
         """We had the kernel restarted: what was ready is no longer."""
         self._heard_reply = self._heard_iopub = False
+        self._resume = Resume()
         self.state, self.reason = KernelState.UNKNOWN, None
 
-    def reconnected(self, probe_id: str) -> None:
-        """The connection broke and is back; a probe with this id will be sent. What it overtakes is lost."""
+    def reconnected(self, probe_id: str) -> int | None:
+        """The connection broke and is back; a probe with this id will be sent. What it overtakes is lost.
+        Not None: the kernel keeps a log and is to be asked for everything after this number."""
         self._gaps.reconnected()
         self._resyncs[probe_id] = list(self._executions)
+        return self._resume.begin(probe_id)
+
+    def resume_failed(self, probe_id: str, now: float) -> list[Effect]:
+        """The kernel did not answer the request with this probe in time: what waited for that goes on. Nothing
+        if it did, or if a later break has asked anew."""
+        return self._release(now) if self._resume.asked == probe_id else []
+
+    def _release(self, now: float) -> list[Effect]:
+        return [effect for message in self._resume.give_up() for effect in self._receive(message, now)]
 
     def abandon(self, execution: Execution, reason: str, now: float) -> list[Event]:
         """We wait for this execution no longer (it was killed, or not even sent). What still comes of it
@@ -167,6 +180,15 @@ class KernelConnection:
     # -- what arrives ----------------------------------------------------------------------------
 
     def receive(self, message: Message, now: float) -> list[Effect]:
+        was_waiting = self._resume.waiting
+        effects: list[Effect] = []
+        for ready in self._resume.receive(message):
+            effects += self._receive(ready, now)
+        if was_waiting and not self._resume.waiting and self._resume.complete:
+            self._gaps.closed()
+        return effects
+
+    def _receive(self, message: Message, now: float) -> list[Effect]:
         parent = message.parent_id
         execution = self._executions.get(parent)
         ours = execution is not None or parent in self._requests or parent in self._ended
@@ -235,7 +257,8 @@ class KernelConnection:
         self._requests.clear()
         self._probes.clear()
         self._resyncs.clear()
-        effects: list[Effect] = []
+        effects = self._release(now)
+        self._resume = Resume()
         for execution in list(self._executions.values()):
             effects.append(Emit(execution.execution_id, execution.abandon("kernel_died", reason, now)))
             self._retire(execution)

@@ -9,6 +9,7 @@ authentication wants the cookie too.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import io
 import json
@@ -80,7 +81,7 @@ class JupyterHttp:
         self._password = password
         self._headers = dict(headers or {})
         self._tls = _tls(ca_file, verify) if base.scheme == "https" else True
-        self._proxy, self._proxy_auth = _proxy_for(base)
+        self._proxy, self._proxy_headers = _proxy_for(base)
         self._xsrf = ""
         self._login = asyncio.Lock()
         self._ready = bool(token)
@@ -141,7 +142,7 @@ class JupyterHttp:
                         autoclose=False,
                         heartbeat=None,
                         proxy=self._proxy,
-                        proxy_auth=self._proxy_auth,
+                        proxy_headers=self._proxy_headers,
                         compress=0,
                     )
                 except aiohttp.WSServerHandshakeError as error:
@@ -175,7 +176,7 @@ class JupyterHttp:
                     headers=self._all_headers(method, has_body=body is not None),
                     allow_redirects=False,
                     proxy=self._proxy,
-                    proxy_auth=self._proxy_auth,
+                    proxy_headers=self._proxy_headers,
                 ) as response,
             ):
                 yield response
@@ -218,7 +219,7 @@ class JupyterHttp:
                     headers={**self._headers, "X-XSRFToken": xsrf},
                     allow_redirects=False,
                     proxy=self._proxy,
-                    proxy_auth=self._proxy_auth,
+                    proxy_headers=self._proxy_headers,
                 ) as response:
                     if response.status not in (302, 303):
                         raise AuthenticationError(self._login_words(response.status))
@@ -239,7 +240,7 @@ class JupyterHttp:
             headers=self._headers,
             allow_redirects=False,
             proxy=self._proxy,
-            proxy_auth=self._proxy_auth,
+            proxy_headers=self._proxy_headers,
         ) as response:
             await response.read()
         return self._cookie("_xsrf")
@@ -363,13 +364,16 @@ def _tls(ca_file: str | None, verify: bool) -> ssl.SSLContext | bool:
         raise ValueError(f"ca_file cannot be used as a certificate authority: {ca_file} ({error.strerror})") from None
 
 
-def _proxy_for(base: URL) -> tuple[URL | None, aiohttp.BasicAuth | None]:
-    """The proxy that the environment names for this host (http_proxy, https_proxy, all_proxy, no_proxy)."""
+def _proxy_for(base: URL) -> tuple[URL | None, dict[str, str] | None]:
+    """The proxy that the environment names for this host (http_proxy, https_proxy, all_proxy, no_proxy), and
+    the header with its credentials, which aiohttp renames to Proxy-Authorization."""
     host = base.host or ""
     proxies = urllib.request.getproxies()
     proxy = proxies.get(base.scheme) or proxies.get("all")
     if not proxy or urllib.request.proxy_bypass(f"{host}:{base.port}" if base.port else host):
         return None, None
     url = URL(proxy if "://" in proxy else f"http://{proxy}")
-    auth = aiohttp.BasicAuth(url.user, url.password or "") if url.user else None
-    return url.with_user(None), auth
+    if not url.user:
+        return url, None
+    pair = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode("ascii")
+    return url.with_user(None), {"Authorization": f"Basic {pair}"}

@@ -256,7 +256,7 @@ class ServerLease(Lease):
     async def _make_ready(self, deadline: float) -> None:
         await self.client.wait_ready(deadline - time.monotonic())
         env, left = self._provider._env, max(0.1, deadline - time.monotonic())
-        await prepare(self.client, timeout=left, env=env or None)
+        await prepare(self.client, timeout=left, env=env or None, keep_log=True)
 
     async def _first_connection(self, deadline: float) -> Any:
         """The server answers the handshake when the kernel does. A kernel that crashes at its start never

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from cellrun.channels.client import KernelClient
 from cellrun.errors import KernelStartError, Unsupported
 from cellrun.events import ErrorOutput, Event, Finished
-from cellrun.limits import FLUSH_INTERVAL
+from cellrun.limits import FLUSH_INTERVAL, MIB
 from cellrun.protocol.execution import Execution
 
 # Runs as one expression statement in a namespace of its own: no name of it is left behind.
@@ -56,12 +56,58 @@ if folder:
     os.chdir(folder)
 """
 
+# The kernel keeps its last messages, up to a bound, and sends them again when asked: see protocol/resume.py.
+# IOPub belongs to a thread of its own, so log and resending happen there.
+_LOG = """\
+import collections, re, sys
+kernel = get_ipython().kernel
+session, thread = kernel.session, sys.stdout.pub_thread
+log, replies = collections.deque(), collections.deque(maxlen=8)
+size, forgotten = 0, 0
+find = re.compile(b'"msg_id": ?"[^"]*_([0-9]+)"').search
+really_send, session_send = thread._really_send, session.send
+def record(frames, *args, **kwargs):
+    global size, forgotten
+    header = frames[frames.index(b"<IDS|MSG>") + 2]
+    length = sum(map(len, frames))
+    log.append((int(find(header)[1]), length, frames))
+    size += length
+    while len(log) > 1 and (size > {bytes} or len(log) > {messages}):
+        forgotten, length, _ = log.popleft()
+        size -= length
+    return really_send(frames, *args, **kwargs)
+def send(stream, message, *args, **kwargs):
+    sent = session_send(stream, message, *args, **kwargs)
+    if sent and sent["msg_type"] == "execute_reply":
+        replies.append({{k: sent[k] for k in ("header", "parent_header", "metadata", "content")}})
+    return sent
+def resend(after, token):
+    for number, _, frames in list(log):
+        if number > after:
+            thread.socket.send_multipart(frames)
+    content = {{"after": after, "token": token, "complete": forgotten <= after, "replies": list(replies)}}
+    session_send(thread.socket, "cellrun_log", content)
+def on_resend(stream, ident, parent):
+    thread.schedule(lambda: resend(**parent["content"]))
+thread._really_send, session.send = record, send
+kernel.control_handlers["cellrun_resend"] = on_resend
+session_send(kernel.iopub_socket, "cellrun_log", {{}})
+"""
+_LOG_BYTES = 16 * MIB
+_LOG_MESSAGES = 10_000
+
 
 async def prepare(
-    client: KernelClient, *, timeout: float, env: Mapping[str, str] | None = None, folder: str | None = None
+    client: KernelClient,
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    folder: str | None = None,
+    keep_log: bool = False,
 ) -> None:
-    """A short flush interval, `env` and the working folder, for Python kernels. For other languages
-    raises Unsupported if `env` or `folder` are wanted; KernelStartError if the kernel refuses."""
+    """A short flush interval, `env`, the working folder and, on wish, a log to resume from, for Python
+    kernels. For other languages raises Unsupported if `env` or `folder` are wanted; KernelStartError if
+    the kernel refuses."""
     if client.language != "python":
         if env or folder:
             raise Unsupported(
@@ -69,6 +115,9 @@ async def prepare(
             )
         return
     code = _PYTHON.format(interval=FLUSH_INTERVAL, environment=json.dumps(dict(env or {})), folder=folder)
+    if keep_log:
+        log = _LOG.format(bytes=_LOG_BYTES, messages=_LOG_MESSAGES)
+        code += f"try:\n    exec({log!r}, {{'get_ipython': get_ipython}})\nexcept Exception:\n    pass\n"
     await run_silently(client, f"exec({code!r}, {{'get_ipython': get_ipython}})", timeout=timeout)
 
 

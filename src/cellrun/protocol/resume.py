@@ -1,0 +1,102 @@
+"""After a broken connection: what was on its way is asked for again, and put where it belongs.
+
+A Jupyter server keeps what a kernel says while nobody is connected. It does not keep what it had already
+written into the connection that broke, or what it wrote into one that was dead without knowing it. So the
+kernel itself keeps its last messages (`providers/prepare.py` installs that in Python kernels) and sends them
+again when asked. They come after newer ones: so from the reconnect on messages wait here, until the kernel's
+`cellrun_log` says that all were sent; then they go on in the order of their numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from cellrun.protocol.message import Message
+
+LOG: Final = "cellrun_log"
+RESEND: Final = "cellrun_resend"
+_NUMBERED: Final = re.compile(r"(.+_\d+)_(\d+)\Z")
+
+
+def numbered(msg_id: str) -> tuple[str, int] | None:
+    """The kernel process and the number of a message, where ids have the form of jupyter_client's
+    Session: `<session>_<pid>_<n>`.
+
+    >>> numbered("0c1f-22_4711_12")
+    ('0c1f-22_4711', 12)
+    """
+    match = _NUMBERED.match(msg_id)
+    return None if match is None else (match[1], int(match[2]))
+
+
+class Resume:
+    """`receive` gives the messages that are to be handled now. `supported` once the kernel has said so."""
+
+    def __init__(self) -> None:
+        self.supported = False
+        self.complete = False
+        self._process: str | None = None
+        self._highest = 0
+        self._since: int | None = None
+        self.asked = ""
+        self._waiting: dict[int, Message] = {}
+
+    @property
+    def waiting(self) -> bool:
+        return self._since is not None
+
+    def begin(self, token: str) -> int | None:
+        """The connection is back: the number after which the kernel is to send again; None where it
+        cannot. A second break before the end asks for the same under another token: an answer to the first
+        request knows nothing of what the second break took."""
+        self.complete = False
+        self.asked = token
+        if not self.supported:
+            return None
+        if self._since is None:
+            self._since = self._highest
+        return self._since
+
+    def receive(self, message: Message) -> list[Message]:
+        if message.msg_type == LOG:
+            return self._on_log(message)
+        place = numbered(message.msg_id)
+        if place is None:
+            return [message]
+        process, number = place
+        if process != self._process:  # another kernel process: its numbers start anew, and so does this
+            released = self.give_up()
+            self._process, self._highest = process, number
+            return [*released, message]
+        if self._since is None or message.channel == "stdin":
+            self._highest = max(self._highest, number)
+            return [message]
+        self._waiting[number] = message
+        return []
+
+    def give_up(self) -> list[Message]:
+        """No answer came: what waits goes on, in order, with its gaps."""
+        self._since = None
+        waiting, self._waiting = self._waiting, {}
+        if waiting:
+            self._highest = max(self._highest, *waiting)
+        return [waiting[number] for number in sorted(waiting)]
+
+    def _on_log(self, message: Message) -> list[Message]:
+        content = message.content
+        if "after" not in content:  # the kernel says that it keeps a log
+            self.supported = True
+            return []
+        if self._since is None or content.get("token") != self.asked:
+            return []
+        self.complete = content.get("complete") is True
+        replies = content.get("replies")
+        for reply in replies if isinstance(replies, list) else []:
+            if isinstance(reply, Mapping) and isinstance(reply.get("header"), Mapping):
+                place = numbered(str(reply["header"].get("msg_id")))
+                if place is not None and place[0] == self._process and place[1] > self._since:
+                    parts = (reply.get(key) or {} for key in ("parent_header", "metadata", "content"))
+                    self._waiting.setdefault(place[1], Message("shell", reply["header"], *parts))
+        return self.give_up()
