@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from cellrun.errors import CellrunError
 from cellrun.mime import image_url, is_opaque, joined
 from cellrun.providers.jupyter_server import JupyterServer
-from cellrun.result import DisplayOutput, Omission, PageOutput, Result
+from cellrun.result import DisplayOutput, ErrorInfo, Omission, PageOutput, Result
 from cellrun.session import AsyncSession
 from cellrun.terminal import strip_ansi
 
@@ -86,8 +86,9 @@ def to_model(result: Result) -> ResultModel:
     """The three strings of a Result."""
     shown = [text for output in result.outputs if (text := _shown(output)) is not None]
     stderr = result.stderr
-    if result.error is not None:
-        stderr += result.error.traceback_ansi or f"{result.error.name}: {result.error.value}"
+    for output in result.outputs:
+        if isinstance(output, ErrorInfo):
+            stderr += output.traceback_ansi or f"{output.name}: {output.value}"
     for line in result.dropped:
         stderr += f"\nOutput was dropped before it arrived ({line})"
     if result.status == "timeout":

@@ -104,6 +104,8 @@ def public_url(url: str) -> str:
         port = f":{parts.port}" if parts.port is not None else ""
     except ValueError:
         return "(an address that cannot be read)"
+    if "@" in parts.path:  # most likely the rest of a password that holds a slash
+        return "(an address that cannot be read)"
     if not parts.scheme or not host:
         return "(an address without scheme or host)"
     if ":" in host:

@@ -85,6 +85,7 @@ class _Shelf:
         self.half_count = max(1, count // 2)
         self.head_size = self.head_count = self.tail_size = 0
         self.head_full = False
+        self.head: list[int] = []  # of displays; texts know themselves which half they are in
         self.tail: deque[int] = deque()
 
 
@@ -131,11 +132,11 @@ class Folder:
                     self._clear()
             case ErrorOutput():
                 self._error = ErrorInfo(event.name, event.value, event.traceback)
-                self._place(self._error)
+                self._shelve(self._place(self._error))
             case Payload(source=source, content=content):
                 self._payloads.append({"source": source, **content})
                 if source == "page" and isinstance(content.get("data"), Mapping):
-                    self._place(PageOutput(content["data"]))
+                    self._shelve(self._place(PageOutput(content["data"])))
             case OutputDropped():
                 self._dropped.append(f"{event.reason}: {event.detail}")
             case KernelRestarted(reason=reason):
@@ -153,7 +154,7 @@ class Folder:
             execution_id=end.execution_id,
             status=end.status,
             outputs=tuple(self._outputs()),
-            error=self._error,
+            error=None if end.status == "ok" else self._error,
             execution_count=end.execution_count,
             duration=end.duration,
             reason=end.reason,
@@ -174,10 +175,19 @@ class Folder:
         if self._omitted["stdout"] or self._omitted["stderr"]:
             at = self._text.tail[0] if self._text.tail else end
             notes[at] = Omission(self._omitted["stdout"], self._omitted["stderr"])
+        text = ("", "")  # the stream and the text not yet given out: the two halves may touch
         for number, place in self._places.items():
+            if text[1] and (number in notes or not isinstance(place, _Text) or place.name != text[0]):
+                yield StreamOutput(*text)
+                text = ("", "")
             if number in notes:
                 yield notes[number]
-            yield StreamOutput(place.name, "".join(place.pieces)) if isinstance(place, _Text) else place
+            if isinstance(place, _Text):
+                text = (place.name, text[1] + "".join(place.pieces))
+            else:
+                yield place
+        if text[1]:
+            yield StreamOutput(*text)
         if end in notes:
             yield notes[end]
 
@@ -268,30 +278,45 @@ class Folder:
         number = self._place(output)
         if event.display_id is not None:
             self._by_display_id.setdefault(event.display_id, []).append(number)
-        shelf, size = self._displays, size_of(event.data)
+        self._shelve(number)
+
+    def _shelve(self, number: int) -> None:
+        """Displays, pages and errors share one shelf, and what is left out of it counts as displays."""
+        shelf, size = self._displays, self._size(number)
         if not shelf.head_full and shelf.head_size + size <= shelf.half_size and shelf.head_count < shelf.half_count:
             shelf.head_size += size
             shelf.head_count += 1
+            shelf.head.append(number)
             return
         shelf.head_full = True
         shelf.tail.append(number)
         shelf.tail_size += size
         self._trim_displays()
 
+    def _size(self, number: int) -> int:
+        match self._places[number]:
+            case DisplayOutput(data=data) | PageOutput(data=data):
+                return size_of(data)
+            case ErrorInfo(value=value, traceback_ansi=traceback):
+                return len(value) + len(traceback)
+            case _Text():
+                raise AssertionError("texts have a shelf of their own")
+
     def _trim_displays(self) -> None:
         """The newest display always stays: one picture larger than the half is better than none."""
         shelf = self._displays
         while len(shelf.tail) > 1 and (shelf.tail_size > shelf.half_size or len(shelf.tail) > shelf.half_count):
-            gone = self._places.pop(shelf.tail.popleft())
-            assert isinstance(gone, DisplayOutput)
-            shelf.tail_size -= size_of(gone.data)
+            number = shelf.tail.popleft()
+            shelf.tail_size -= self._size(number)
+            del self._places[number]
             self._omitted["displays"] += 1
 
     def _update(self, event: DisplayUpdate) -> None:
-        places = [n for n in self._by_display_id.get(event.display_id or "", ()) if n in self._places]
-        if self._clear_waits or not places:
+        known = None if event.display_id is None else self._by_display_id.get(event.display_id)
+        if known is None:
             self._display(event)
             return
+        places = [number for number in known if number in self._places]
         shelf = self._displays
         in_tail = set(shelf.tail)
         for number in places:
@@ -303,4 +328,11 @@ class Folder:
                 shelf.tail_size += growth
             else:
                 shelf.head_size += growth
+        while shelf.head_size > shelf.half_size and (shelf.tail or len(shelf.head) > 1):
+            moved = shelf.head.pop()
+            shelf.head_size -= self._size(moved)
+            shelf.head_count -= 1
+            shelf.head_full = True
+            shelf.tail.appendleft(moved)
+            shelf.tail_size += self._size(moved)
         self._trim_displays()

@@ -60,7 +60,9 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("timeout", "queue_timeout", "grace", "start_timeout"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
+            if value is None and name in ("timeout", "queue_timeout"):
+                continue
+            if value is None or not value >= 0:
                 raise ValueError(f"{name} must be zero or more seconds, not {value!r}")
         for name in ("text", "displays", "outputs", "stream_buffer", "queue_length", "late_events"):
             if getattr(self, name) < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ from typing import Any, Final
 # In the order of preference where a bundle holds several pictures of the same thing.
 IMAGE_TYPES: Final = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/svg+xml", "image/bmp")
 
-# `<Figure size 640x480 with 1 Axes>`, `<module.Name at 0x7f…>`, `<IPython.core.display.HTML object>`:
-# a default repr says what the object is and nothing of what it shows.
-_OPAQUE_REPR: Final = re.compile(r"\s*<[^<>\n]*(?: at 0x[0-9a-fA-F]+| object(?: at 0x[0-9a-fA-F]+)?)>\s*\Z")
+# `<module.Name at 0x7f…>`, `<IPython.core.display.HTML object>`: a default repr says what the object is and nothing of what it shows.
+_OPAQUE_REPR: Final = re.compile(
+    r"\s*<(?:[^<>\n]|<locals>)*(?: at 0x[0-9a-fA-F]+| object(?: at 0x[0-9a-fA-F]+)?)>\s*\Z"
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class Image:
     @property
     def suffix(self) -> str:
         """The usual file suffix, with the dot."""
-        return {"image/jpeg": ".jpg", "image/svg+xml": ".svg"}.get(self.mime, "." + self.mime.partition("/")[2])
+        known = {"image/jpeg": ".jpg", "image/svg+xml": ".svg"}
+        subtype = self.mime.partition("/")[2]
+        return known.get(self.mime) or ("." + subtype if re.fullmatch(r"[a-z0-9+-]{1,20}", subtype) else ".bin")
 
 
 def joined(value: Any) -> str:
@@ -49,7 +53,9 @@ def image_of(data: Mapping[str, Any]) -> Image | None:
     types = [mime for mime in IMAGE_TYPES if mime in data]
     types += [mime for mime in data if mime.startswith("image/") and mime not in types]
     for mime in types:
-        text = joined(data[mime])
+        value = data[mime]
+        if not isinstance(value, (str, list)) or not (text := joined(value)) or (value != text and "[" in text[:1]):
+            continue
         if mime == "image/svg+xml":
             return Image(mime, text.encode("utf-8", "replace"))
         try:
@@ -82,12 +88,13 @@ class _TextOfHTML(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
-        self._hidden = 0
+        self._hidden = self._pre = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in self._HIDDEN:
             self._hidden += 1
         elif tag in self._BREAKS:
+            self._pre += tag == "pre"
             self.parts.append("\n")
         elif tag in self._CELLS:
             self.parts.append("\t")
@@ -96,11 +103,13 @@ class _TextOfHTML(HTMLParser):
         if tag in self._HIDDEN:
             self._hidden = max(0, self._hidden - 1)
         elif tag in self._BREAKS:
+            self._pre = max(0, self._pre - (tag == "pre"))
             self.parts.append("\n")
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:
-            self.parts.append(re.sub(r"\s+", " ", data))
+            # Blanks of preformatted text are kept from the strip() of text_of_html.
+            self.parts.append(data.replace(" ", "\xa0") if self._pre else re.sub(r"\s+", " ", data))
 
 
 def text_of_html(html: str) -> str:
@@ -110,10 +119,11 @@ def text_of_html(html: str) -> str:
     'a\\t1'
     """
     parser = _TextOfHTML()
-    parser.feed(html)
-    parser.close()
+    with contextlib.suppress(AssertionError):  # html.parser raises it for marked sections it does not know
+        parser.feed(html)
+        parser.close()
     lines = (line.strip(" ").removeprefix("\t").rstrip() for line in "".join(parser.parts).split("\n"))
-    return "\n".join(line for line in lines if line)
+    return "\n".join(line for line in lines if line).replace("\xa0", " ")
 
 
 def readable(data: Mapping[str, Any]) -> str:
@@ -127,10 +137,10 @@ def readable(data: Mapping[str, Any]) -> str:
             return joined(data[mime])
     if "text/html" in data and (text := text_of_html(joined(data["text/html"]))):
         return text
-    if plain.strip():
-        return plain
     if "application/json" in data:
         return joined(data["application/json"])
+    if plain.strip():
+        return plain
     return f"<{', '.join(data)}>" if data else ""
 
 

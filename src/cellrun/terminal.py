@@ -6,8 +6,8 @@ import re
 from typing import Final
 
 # ECMA-48: CSI (parameters, intermediates, final byte), OSC up to BEL or ST, other strings (DCS, SOS,
-# PM, APC) up to ST, and the two- or three-character escapes. A sequence that is cut off at the end
-# of the text is taken too.
+# PM, APC) up to ST, the two- or three-character escapes, and an escape alone. A sequence that is cut off
+# at the end of the text is taken too.
 _ESCAPE: Final = re.compile(
     r"\x1b(?:"
     r"\[(?P<params>[0-?]*)[ -/]*(?P<final>[@-~]|\Z)"
@@ -15,7 +15,7 @@ _ESCAPE: Final = re.compile(
     r"|[PX^_][^\x1b]*(?:\x1b\\|\Z)"
     r"|[ -/]+[0-~]?"
     r"|[0-~]"
-    r"|\Z)"
+    r"|)"
 )
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _MOVES: Final = re.compile(r"\x1b\[[0-9]*[ABEF]")
@@ -52,6 +52,8 @@ class _Screen:
         self.lines: list[list[str]] = [[]]
         self.row = 0
         self.column = 0
+        # Blanks that cursor moves may add: a few bytes may not fill memory.
+        self._blanks = 4096 + len(text)
         position = 0
         while position < len(text):
             character = text[position]
@@ -80,9 +82,15 @@ class _Screen:
             if self.column < len(line):
                 line[self.column] = character
             else:
+                self.column = len(line) + self._allowed(self.column - len(line))
                 line.extend(" " * (self.column - len(line)))
                 line.append(character)
             self.column += 1
+
+    def _allowed(self, blanks: int) -> int:
+        blanks = min(blanks, self._blanks)
+        self._blanks -= blanks
+        return blanks
 
     def _go(self, row: int) -> None:
         self.row = max(0, row)
@@ -95,7 +103,8 @@ class _Screen:
         if final == "K":
             line = self.lines[self.row]
             if number == 1:
-                line[: self.column] = " " * min(self.column, len(line))
+                count = self._allowed(min(self.column, len(line)))
+                line[:count] = " " * count
             else:
                 del line[0 if number == 2 else self.column :]
         elif final in ("A", "F"):

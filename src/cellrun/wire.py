@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import math
 import re
 import types
 import typing
@@ -61,7 +62,9 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
         raise ProtocolError(f"an event is a JSON object, not {type(data).__name__}")
     cls = _CLASS_OF.get(str(data.get("type")))
     if cls is None:
-        raise ProtocolError(f"unknown event type {data.get('type')!r}; known are {', '.join(sorted(_CLASS_OF))}")
+        raise ProtocolError(
+            f"unknown event type {str(data.get('type'))[:40]!r}; known are {', '.join(sorted(_CLASS_OF))}"
+        )
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         if field.name not in data:
@@ -82,8 +85,20 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
 
 def event_to_json(event: Event) -> str:
     """One line of NDJSON, without its newline. Lone surrogates are escaped, so the line is UTF-8."""
-    text = json.dumps(event_to_dict(event), ensure_ascii=False, separators=(",", ":"), default=str)
+    data = event_to_dict(event)
+    try:
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), default=str, allow_nan=False)
+    except ValueError:  # NaN and the infinities, which JSON does not have
+        text = json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":"), default=str)
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def event_from_json(line: str | bytes) -> Event:

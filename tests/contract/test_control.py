@@ -15,6 +15,7 @@ from cellrun import (
     LimitExceeded,
     Limits,
     Queued,
+    Result,
     SessionLost,
     Started,
     Stdout,
@@ -121,13 +122,11 @@ async def test_runs_wait_in_order_and_know_their_place(shared: AsyncSession) -> 
         if isinstance(event, Queued):
             positions.setdefault(number, []).append(event.position)
 
-    results = await asyncio.gather(
-        *(
-            shared.run(f"import time; time.sleep(0.2); order = globals().get('order', []) + [{n}]; order[-4:]",
-                       on_event=lambda event, n=n: note(n, event))
-            for n in range(4)
-        )
-    )  # fmt: skip
+    async def one(number: int) -> Result:
+        code = f"import time; time.sleep(0.2); order = globals().get('order', []) + [{number}]; order[-4:]"
+        return await shared.run(code, on_event=lambda event: note(number, event))
+
+    results = await asyncio.gather(*map(one, range(4)))
     assert results[-1].text == "[0, 1, 2, 3]"
     assert positions == {1: [1], 2: [2, 1], 3: [3, 2, 1]}
 

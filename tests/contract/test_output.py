@@ -11,7 +11,6 @@ from cellrun import AsyncSession, events, fold
 from cellrun.events import Comm, Display, DisplayUpdate, Event, Finished, Payload, Started, Stdout
 from cellrun.result import DisplayOutput, StreamOutput
 
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 

@@ -8,7 +8,17 @@ import time
 
 import pytest
 
-from cellrun import AsyncSession, ConnectionFailed, Event, JupyterServer, KernelStartError, Limits, OutputDropped, Stdout, fold
+from cellrun import (
+    AsyncSession,
+    ConnectionFailed,
+    Event,
+    JupyterServer,
+    KernelStartError,
+    Limits,
+    OutputDropped,
+    Stdout,
+    fold,
+)
 from tests.support.proxy import FaultProxy
 from tests.support.servers import Server, jupyter_server
 from tests.support.waiting import eventually
@@ -57,7 +67,9 @@ async def test_a_reset_of_an_idle_connection_is_not_noticed_by_the_next_run(free
 
 
 @pytest.mark.parametrize("with_log", [True, False], ids=["python", "a kernel without a log"])
-async def test_a_buffer_that_the_server_lost_is_got_from_the_kernel_or_reported(free_server: Server, with_log: bool) -> None:
+async def test_a_buffer_that_the_server_lost_is_got_from_the_kernel_or_reported(
+    free_server: Server, with_log: bool
+) -> None:
     """Another client comes with another session id while we are away: the server throws our buffer away."""
     import aiohttp
 
@@ -97,7 +109,9 @@ async def test_a_server_that_is_killed_gives_what_came_and_a_clear_end() -> None
     with jupyter_server() as server:
         provider = JupyterServer(server.url, token=server.token)
         async with provider, AsyncSession(provider) as session:
-            async with session.stream("import time\nfor i in range(1000):\n    print(i, flush=True); time.sleep(0.01)") as stream:
+            async with session.stream(
+                "import time\nfor i in range(1000):\n    print(i, flush=True); time.sleep(0.01)"
+            ) as stream:
                 killed = 0.0
                 async for event in stream:
                     if isinstance(event, Stdout) and not killed:
@@ -155,7 +169,9 @@ async def test_a_connection_cut_in_the_middle_of_a_frame_comes_back(free_server:
             proxy.cut_after = 300_000
             proxy.reset()  # the next connection is cut within the big message below
             await session.run("1", timeout=20)
-            task = asyncio.create_task(session.run("print('y' * 600_000); import time; time.sleep(0.5); print('end')", timeout=30))
+            task = asyncio.create_task(
+                session.run("print('y' * 600_000); import time; time.sleep(0.5); print('end')", timeout=30)
+            )
             await asyncio.sleep(0.4)
             proxy.cut_after = None
             result = await asyncio.wait_for(task, 30)

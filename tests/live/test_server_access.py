@@ -61,7 +61,10 @@ async def test_tls_can_be_trusted_blindly_only_by_name(tls_server: Server) -> No
 
 @pytest.mark.parametrize("page", ["", "lab", "lab/tree/x.ipynb", "tree?token=ignored"])
 async def test_addresses_are_taken_as_people_copy_them(free_server: Server, page: str) -> None:
-    assert await answer(JupyterServer(free_server.url.rstrip("/") + ("/" + page if page else ""), token=free_server.token)) == "42"
+    assert (
+        await answer(JupyterServer(free_server.url.rstrip("/") + ("/" + page if page else ""), token=free_server.token))
+        == "42"
+    )
 
 
 async def test_a_token_in_the_address_is_taken_out_of_it(free_server: Server) -> None:

@@ -47,7 +47,9 @@ class ForwardProxy:
         self.requests += 1
         self.heads += head
         if self._wanted and b"Proxy-Authorization: Basic " + self._wanted not in head:
-            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.write(
+                b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
             await writer.drain()
             return
         line, _, rest = head.partition(b"\r\n")

@@ -67,7 +67,7 @@ def wait_until_answers(url: str, process: subprocess.Popen[bytes], log: Path, se
         if process.poll() is not None:
             break
         try:
-            with socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/")[0])), timeout=1):
+            with socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/", maxsplit=1)[0])), timeout=1):
                 pass
             if url.startswith("https"):
                 return
@@ -158,7 +158,7 @@ def password_server(password: str) -> Iterator[Server]:
     from jupyter_server.auth.security import passwd
 
     port = free_port()
-    hashed = passwd(password, algorithm="sha1")
+    hashed = passwd(password, algorithm="sha1")  # type: ignore[no-untyped-call]
     command = _jupyter(
         f"--ServerApp.port={port}", "--IdentityProvider.token=", f"--PasswordIdentityProvider.hashed_password={hashed}"
     )

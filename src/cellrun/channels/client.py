@@ -257,7 +257,9 @@ class KernelClient:
 
     async def _resume(self, probe_id: str, after: int | None) -> None:
         if after is not None:
-            await self._send_quietly(self._request("control", RESEND, {"after": after, "token": probe_id}, self.new_id()))
+            await self._send_quietly(
+                self._request("control", RESEND, {"after": after, "token": probe_id}, self.new_id())
+            )
         await self._send_quietly(self._request("shell", "kernel_info_request", {}, probe_id))
         if after is not None:
             await asyncio.sleep(_RESEND_PATIENCE)

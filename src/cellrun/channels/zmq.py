@@ -18,7 +18,7 @@ from jupyter_client.session import Session
 from cellrun.channels.base import Channel, Gone, Incoming
 from cellrun.channels.inbox import Inbox
 from cellrun.errors import ConnectionFailed
-from cellrun.protocol.message import Message
+from cellrun.protocol.message import Message, parse
 
 _SOCKETS = {"iopub": zmq.SUB, "shell": zmq.DEALER, "stdin": zmq.DEALER, "control": zmq.DEALER}
 _DELIMITER = b"<IDS|MSG>"
@@ -121,8 +121,8 @@ class ZmqChannel(Channel):
             signature, *parts = frames[start : start + 5]
             if len(parts) != 4 or not hmac.compare_digest(signature, self._session.sign(parts)):
                 return None
-            header, parent, metadata, content = (json.loads(part.decode("utf-8", "surrogatepass")) for part in parts)
-        except (ValueError, RecursionError):
+            header, parent, metadata, content = (parse(part.decode("utf-8", "surrogatepass")) for part in parts)
+        except ValueError:
             return None
         if not all(isinstance(part, dict) for part in (header, parent, metadata, content)):
             return None

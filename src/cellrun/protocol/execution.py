@@ -91,6 +91,7 @@ class Execution:
         self._reply_status: str | None = None
         self._reply_error: Mapping[str, Any] | None = None
         self._saw_error = False
+        self._payloads: list[Mapping[str, Any]] = []
         self._announced = False
         self._stop: tuple[Status, str | None] | None = None
 
@@ -143,7 +144,7 @@ class Execution:
         if self._stop is not None:
             status, why = self._stop
             reason = "; ".join(text for text in (why, reason) if text)
-        return [self._finish(status, reason or None, now)]
+        return [*self._pay(), self._finish(status, reason or None, now)]
 
     def died_waiting(self, reason: str, now: float) -> list[Event]:
         """The kernel died before this was sent."""
@@ -160,10 +161,8 @@ class Execution:
             return []
         self._fire(Trigger.ABANDON)
         status, reason = self._stop or ("error", value)
-        return [
-            self._make(ErrorOutput, name=name, value=value, traceback=""),
-            self._finish(status, reason, now),
-        ]
+        told = [] if self._saw_error else [self._make(ErrorOutput, name=name, value=value, traceback="")]
+        return [*told, self._finish(status, reason, now)]
 
     # -- what arrives ----------------------------------------------------------------------------
 
@@ -177,6 +176,8 @@ class Execution:
         """The events of one message whose parent is this request. Unknown types give none."""
         if self.ended or self.state is State.PREPARED:
             return []
+        if message.channel == "iopub" and self.state is State.IDLE:
+            return []  # after idle comes late output only, wherever the reply is
         kind = message.msg_type
         if message.channel == "shell":
             return self._on_reply(message, now) if kind == "execute_reply" else []
@@ -214,13 +215,21 @@ class Execution:
             if self._reply_status == "error" and not self._saw_error:
                 self._reply_error = content  # its own message on IOPub may still come
         self._fire(Trigger.REPLY)
-        events: list[Event] = []
         payloads = content.get("payload")
-        for payload in payloads if isinstance(payloads, list) else []:
-            if isinstance(payload, Mapping):
-                rest = {key: value for key, value in payload.items() if key != "source"}
-                events.append(self._make(Payload, source=str(payload.get("source", "")), content=rest))
-        return events + (self._end(now) if self.ended else [])
+        self._payloads += [p for p in payloads if isinstance(p, Mapping)] if isinstance(payloads, list) else []
+        return self._end(now) if self.ended else []
+
+    def _pay(self) -> list[Event]:
+        """What the reply hands over comes after all output, whichever of the two channels was first."""
+        payloads, self._payloads = self._payloads, []
+        return [
+            self._make(
+                Payload,
+                source=str(payload.get("source", "")),
+                content={key: value for key, value in payload.items() if key != "source"},
+            )
+            for payload in payloads
+        ]
 
     def _count(self, message: Message) -> None:
         count = integer(message.content.get("execution_count"))
@@ -229,7 +238,7 @@ class Execution:
 
     def _end(self, now: float) -> list[Event]:
         """Reply and idle are both here."""
-        events: list[Event] = []
+        events = self._pay()
         if self._reply_error is not None:  # a kernel that says the error in its reply alone
             factory, fields = error(self._reply_error)
             events.append(self._make(factory, **fields))

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
 
 from cellrun.events import Event
-from cellrun.protocol.execution import Execution
+from cellrun.protocol.execution import Execution, State
 from cellrun.protocol.gaps import Gaps
 from cellrun.protocol.message import Message
 from cellrun.protocol.outputs import translate
@@ -105,6 +105,14 @@ _LOST_REPLY: Final = (
 _REMEMBERED: Final = 256  # ended executions whose late output is still told apart from strangers'
 
 
+@dataclass(slots=True)
+class _Resync:
+    """A probe after a reconnect: the executions that were under way, and the channels it was answered on."""
+
+    waiting: list[str]
+    heard: set[str] = field(default_factory=set)
+
+
 class KernelConnection:
     """Feed `receive` with every message; perform the effects that it and the other calls return."""
 
@@ -115,7 +123,7 @@ class KernelConnection:
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._requests: set[str] = set()
         self._probes: set[str] = set()
-        self._resyncs: dict[str, list[str]] = {}
+        self._resyncs: dict[str, _Resync] = {}
         self._heard_reply = self._heard_iopub = False
         self._gaps = Gaps()
         self._resume = Resume()
@@ -155,8 +163,9 @@ class KernelConnection:
     def reconnected(self, probe_id: str) -> int | None:
         """The connection broke and is back; a probe with this id will be sent. What it overtakes is lost.
         Not None: the kernel keeps a log and is to be asked for everything after this number."""
-        self._gaps.reconnected()
-        self._resyncs[probe_id] = list(self._executions)
+        if self._executions:
+            self._gaps.reconnected()
+        self._resyncs[probe_id] = _Resync(list(self._executions))
         return self._resume.begin(probe_id)
 
     def resume_failed(self, probe_id: str, now: float) -> list[Effect]:
@@ -191,7 +200,7 @@ class KernelConnection:
     def _receive(self, message: Message, now: float) -> list[Effect]:
         parent = message.parent_id
         execution = self._executions.get(parent)
-        ours = execution is not None or parent in self._requests or parent in self._ended
+        ours = any(parent in known for known in (self._executions, self._requests, self._resyncs, self._ended))
         self._gaps.saw(message.msg_id, parent, ours=ours or not parent)
         effects: list[Effect] = []
         if message.channel == "iopub":
@@ -200,23 +209,31 @@ class KernelConnection:
             if parent in self._probes or message.msg_type == "iopub_welcome":
                 self._heard_iopub = True
                 effects += self._maybe_ready()
-            if parent in self._resyncs and message.content.get("execution_state") == "idle":
-                effects += self._overtaken(parent, now, replied=True)
-                del self._resyncs[parent]
+            if message.msg_type == "status" and message.content.get("execution_state") == "idle":
+                effects += self._overtaken(parent, "iopub", now)
+        if execution is not None and message.channel == "iopub" and execution.state is State.IDLE:
+            return effects + self._late(message)
         if execution is not None:
             return effects + self._feed(execution, message, now)
-        if parent in self._resyncs and message.channel == "shell":
-            effects += self._overtaken(parent, now, replied=False)
+        if message.channel == "shell":
+            effects += self._overtaken(parent, "shell", now)
         if parent in self._requests and message.channel in ("shell", "control") and message.msg_type != "status":
             self._requests.discard(parent)
             if parent in self._probes:
                 self._heard_reply = True
                 effects += self._maybe_ready()
             effects.append(Answer(parent, message))
-        elif parent in self._ended and (translation := translate(message)) is not None:
-            factory, fields = translation
-            effects.append(Late(factory(seq=0, execution_id=parent, **fields)))
+        elif parent in self._ended:
+            effects += self._late(message)
         return effects
+
+    def _late(self, message: Message) -> list[Effect]:
+        """Output that came after the idle of its execution."""
+        translation = translate(message)
+        if translation is None:
+            return []
+        factory, fields = translation
+        return [Late(factory(seq=0, execution_id=message.parent_id, **fields))]
 
     def _feed(self, execution: Execution, message: Message, now: float) -> list[Effect]:
         events: list[Event] = []
@@ -264,17 +281,23 @@ class KernelConnection:
             self._retire(execution)
         return self._change(cause, reason) + effects
 
-    def _overtaken(self, probe_id: str, now: float, *, replied: bool) -> list[Effect]:
-        """The probe's reply (or, `replied`, its idle) is here: what an execution still waits for on
-        that channel went down with the old connection."""
+    def _overtaken(self, probe_id: str, channel: str, now: float) -> list[Effect]:
+        """The probe's reply or its idle is here: what an execution still waits for on that channel went
+        down with the old connection. The two may come in either order."""
+        resync = self._resyncs.get(probe_id)
+        if resync is None:
+            return []
+        resync.heard.add(channel)
+        if len(resync.heard) == 2:
+            del self._resyncs[probe_id]
         effects: list[Effect] = []
-        for execution_id in self._resyncs[probe_id]:
+        for execution_id in resync.waiting:
             execution = self._executions.get(execution_id)
-            if execution is None or execution.replied is not replied:
+            if execution is None or ("iopub" if execution.replied else "shell") not in resync.heard:
                 continue
             self._gaps.lost()
             events = [execution.dropped("connection", "output may be missing from before the connection broke")]
-            if replied:
+            if execution.replied:
                 events += execution.feed(_idle(execution_id), now)
             else:
                 events += execution.outcome_unknown(OUTCOME_UNKNOWN, _LOST_REPLY, now)

@@ -5,10 +5,12 @@ Source: Messaging in Jupyter, "General Message Format" and "Messages on the shel
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+_DEEPEST: Final = 400  # Python's stack holds a thousand; a kernel's JSON has a dozen
 ChannelName = Literal["shell", "iopub", "stdin", "control"]
 CHANNELS: Final = ("shell", "iopub", "stdin", "control")
 PROTOCOL_VERSION: Final = "5.4"
@@ -36,7 +38,29 @@ class Message:
     @property
     def parent_id(self) -> str:
         """The `msg_id` of the request that this answers, "" if none is named."""
-        return str(self.parent_header.get("msg_id", ""))
+        return str(self.parent_header.get("msg_id") or "")
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a part of a message. Raises ValueError, also for a value that is nested so deeply that
+    handling it could exhaust the stack: where it is parsed is not where it is written again."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    opening = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    if sum(map(text.count, opening)) > _DEEPEST:  # type: ignore[arg-type]
+        level: list[Any] = [value]
+        for _ in range(_DEEPEST):
+            level = [item for outer in level if isinstance(outer, (dict, list)) for item in _inner(outer)]
+            if not level:
+                return value
+        raise ValueError("nested too deeply")
+    return value
+
+
+def _inner(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def request(

@@ -91,7 +91,8 @@ def integer(value: Any) -> int | None:
 def _rate_notice(message: Message, text: str) -> Literal["data_rate", "message_rate"] | None:
     # The server makes the notice with the client's own session id, so what the kernel prints, which
     # has the kernel's, cannot pass for one.
-    if message.header.get("session") != message.parent_header.get("session"):
+    session = message.header.get("session")
+    if not session or session != message.parent_header.get("session"):
         return None
     return next((reason for start, reason in _RATE_NOTICES.items() if text.lstrip().startswith(start)), None)
 

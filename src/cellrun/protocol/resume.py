@@ -17,7 +17,7 @@ from cellrun.protocol.message import Message
 
 LOG: Final = "cellrun_log"
 RESEND: Final = "cellrun_resend"
-_NUMBERED: Final = re.compile(r"(.+_\d+)_(\d+)\Z")
+_NUMBERED: Final = re.compile(r"(.+_\d+)_(\d{1,18})\Z")
 
 
 def numbered(msg_id: str) -> tuple[str, int] | None:
@@ -97,6 +97,7 @@ class Resume:
             if isinstance(reply, Mapping) and isinstance(reply.get("header"), Mapping):
                 place = numbered(str(reply["header"].get("msg_id")))
                 if place is not None and place[0] == self._process and place[1] > self._since:
-                    parts = (reply.get(key) or {} for key in ("parent_header", "metadata", "content"))
-                    self._waiting.setdefault(place[1], Message("shell", reply["header"], *parts))
+                    parts = [reply.get(key) for key in ("parent_header", "metadata", "content")]
+                    parent, metadata, rest = (part if isinstance(part, Mapping) else {} for part in parts)
+                    self._waiting.setdefault(place[1], Message("shell", reply["header"], parent, metadata, rest))
         return self.give_up()

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cellrun.errors import ProtocolError
-from cellrun.protocol.message import CHANNELS, Message
+from cellrun.protocol.message import CHANNELS, Message, parse
 
 
 def encode(message: Message) -> str | bytes:
@@ -58,8 +58,8 @@ def decode(frame: bytes | str) -> Message:
 
 def _message(text: str | bytes, buffers: tuple[memoryview, ...]) -> Message:
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse(text)
+    except ValueError as error:
         raise ProtocolError(f"a frame is not JSON: {type(error).__name__}") from None
     if not isinstance(data, dict):
         raise ProtocolError(f"a frame is not a JSON object but {type(data).__name__}")

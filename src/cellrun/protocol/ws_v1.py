@@ -14,7 +14,7 @@ import struct
 from typing import Any, Final
 
 from cellrun.errors import ProtocolError
-from cellrun.protocol.message import CHANNELS, Message
+from cellrun.protocol.message import CHANNELS, Message, parse
 
 SUBPROTOCOL: Final = "v1.kernel.websocket.jupyter.org"
 
@@ -56,8 +56,8 @@ def decode(frame: bytes | str) -> Message:
 
 def _object(part: memoryview) -> dict[str, Any]:
     try:
-        value = json.loads(bytes(part).decode("utf-8", "surrogatepass"))
-    except (ValueError, RecursionError) as error:
+        value = parse(bytes(part).decode("utf-8", "surrogatepass"))
+    except ValueError as error:
         raise ProtocolError(f"a part of a message is not JSON: {type(error).__name__}") from None
     if not isinstance(value, dict):
         raise ProtocolError(f"a part of a message is not a JSON object but {type(value).__name__}")
