@@ -59,7 +59,8 @@ class AsyncSession:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "not started" if self._lease is None else f"{len(self._line)} runs"
-        return f"<AsyncSession on {self._provider!r}, {state}>"
+        lost = ", its kernel is gone" if self._lost is not None and not self._closed else ""
+        return f"<AsyncSession on {self._provider!r}, {state}{lost}>"
 
     @property
     def containment(self) -> str | None:

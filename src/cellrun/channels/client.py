@@ -156,8 +156,7 @@ class KernelClient:
             self._connection.probe(probe_id)
             with contextlib.suppress(ConnectionFailed, SessionLost):
                 probe = self._request("shell", "kernel_info_request", {}, probe_id)
-                reply = await self._await_answer(probe_id, probe, min(_PROBE_EVERY, left))
-                self.info = reply.content
+                await self._await_answer(probe_id, probe, min(_PROBE_EVERY, left))
             # The reply came or did not; IOPub's word may still be on its way.
             self._changed.clear()
             if self.state not in (KernelState.READY, KernelState.DEAD):
@@ -225,6 +224,9 @@ class KernelClient:
                     if waiting is not None:
                         await waiting
             elif isinstance(effect, Answer):
+                if effect.message.msg_type == "kernel_info_reply":
+                    # Also of a probe that we no longer wait for: it may be the one that showed readiness.
+                    self.info = effect.message.content
                 answer = self._answers.get(effect.msg_id)
                 if answer is not None and not answer.done():
                     answer.set_result(effect.message)

@@ -277,8 +277,10 @@ class KernelConnection:
         effects = self._release(now)
         self._resume = Resume()
         for execution in list(self._executions.values()):
-            effects.append(Emit(execution.execution_id, execution.abandon("kernel_died", reason, now)))
+            events = execution.abandon("kernel_died", reason, now)
             self._retire(execution)
+            if events:  # none where the holder has ended it already
+                effects.append(Emit(execution.execution_id, events))
         return self._change(cause, reason) + effects
 
     def _overtaken(self, probe_id: str, channel: str, now: float) -> list[Effect]:

@@ -80,10 +80,18 @@ class Lease(ABC):
         """A fresh, ready kernel in place of the old one, whatever state that is in. `client` may be
         another object afterwards. Raises KernelStartError, ConnectionFailed or AuthenticationError."""
 
-    @abstractmethod
+    _releasing: asyncio.Task[None] | None = None
+
     async def release(self) -> None:
-        """Gives the kernel back: it is ended and everything of it removed. Bounded, never raises,
-        harmless a second time. A cancelled release goes on in the background."""
+        """Gives the kernel back: it is ended and everything of it removed. Bounded, never raises. A second
+        call waits for the first; a cancelled one goes on in the background."""
+        if self._releasing is None:
+            self._releasing = asyncio.ensure_future(self._release())
+        await asyncio.shield(self._releasing)
+
+    @abstractmethod
+    async def _release(self) -> None:
+        """Does it. Called once."""
 
 
 class Provider(ABC):
@@ -145,8 +153,14 @@ async def finish(coroutine: Any) -> None:
     the cancellation goes on its way. For clean-up that must happen."""
     task = asyncio.ensure_future(coroutine)
     _background.add(task)
-    task.add_done_callback(_background.discard)
+    task.add_done_callback(_forget)
     await asyncio.shield(task)
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _background.discard(task)
+    if not task.cancelled():
+        task.exception()  # whoever waited has it; where nobody waits any more it is nobody's
 
 
 _background: set[asyncio.Task[Any]] = set()

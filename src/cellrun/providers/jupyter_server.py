@@ -191,7 +191,7 @@ class ServerLease(Lease):
         self._provider = provider
         self._kernel_id = ""
         self._session_id = uuid.uuid4().hex
-        self._released = False
+        self._creating: asyncio.Task[None] | None = None
         self._restarted = False
 
     @property
@@ -204,11 +204,16 @@ class ServerLease(Lease):
         provider = self._provider
         if provider._cwd:
             await self.open_files()
-        await finish(self._create(min(timeout, provider._http.timeout)))
+        await self._create(min(timeout, provider._http.timeout))
         await self._connect(deadline)
 
     async def _create(self, timeout: float) -> None:
         """Not cancelled half-way: a kernel whose id we never learned could not be deleted."""
+        self._creating = asyncio.ensure_future(self._post(timeout))
+        self._creating.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._creating)
+
+    async def _post(self, timeout: float) -> None:
         provider = self._provider
         # Without a path the kernel starts in the folder that the server itself was started in, which
         # its Contents API does not show; "" is the root.
@@ -229,8 +234,6 @@ class ServerLease(Lease):
         if not isinstance(model, dict) or not isinstance(model.get("id"), str):
             raise KernelStartError("the server answered without a kernel id: is this the address of a Jupyter server?")
         self._kernel_id = model["id"]
-        if self._released:
-            await self._delete()
 
     async def _explain_missing_kernelspec(self, error: ConnectionFailed) -> None:
         """The server answers 500 to an unknown kernelspec and says nothing more."""
@@ -330,16 +333,12 @@ class ServerLease(Lease):
         await self.client.aclose()
         await self._delete()
         self._session_id = uuid.uuid4().hex
-        await finish(self._create(self._provider._http.timeout))
+        await self._create(self._provider._http.timeout)
         await self._connect(deadline)
 
-    async def release(self) -> None:
-        if self._released:
-            return
-        self._released = True
-        await finish(self._release())
-
     async def _release(self) -> None:
+        if self._creating is not None:  # the kernel's id must be known before it can be deleted
+            await asyncio.wait({self._creating})
         if hasattr(self, "client"):
             busy = self.client.executing
             if busy:

@@ -89,7 +89,6 @@ class LocalLease(Lease):
         self._provider = provider
         self._timeout = timeout
         self._process: KernelProcess | None = None
-        self._released = False
         self._own_folder = provider._cwd is None
         self.folder = provider._cwd or Path(tempfile.mkdtemp(prefix="cellrun-work-"))
         self._files = LocalFiles(self.folder)
@@ -141,12 +140,6 @@ class LocalLease(Lease):
     async def restart(self) -> None:
         await self._stop()
         await self.start()
-
-    async def release(self) -> None:
-        if self._released:
-            return
-        self._released = True
-        await finish(self._release())
 
     async def _release(self) -> None:
         with contextlib.suppress(Exception):

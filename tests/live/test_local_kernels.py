@@ -1,0 +1,269 @@
+"""Kernel processes on this machine: how they die, what they leave, which they are."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cellrun import AsyncSession, KernelStartError, LocalKernels
+from tests.support.waiting import eventually, process_exists
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os; os._exit(3)", "the kernel process exited with code 3"),
+        ("import os; os.kill(os.getpid(), 9)", "killed by SIGKILL (signal 9: killed)"),
+        ("import ctypes; ctypes.string_at(0)", "killed by SIGSEGV (signal 11: segmentation fault)"),
+        ("import os; os.abort()", "killed by SIGABRT"),
+    ],
+)
+async def test_a_death_is_named_within_a_second(code: str, reason: str) -> None:
+    async with AsyncSession() as session:
+        started = time.monotonic()
+        result = await session.run(f"print('before', flush=True)\nimport time; time.sleep(0.1)\n{code}")
+        assert time.monotonic() - started < 1.1
+        assert (result.status, result.stdout) == ("kernel_died", "before\n")
+        assert reason in (result.reason or "")
+
+
+async def test_a_death_between_runs_is_told_to_the_next_one() -> None:
+    async with AsyncSession() as session:
+        pid = int((await session.run("import os; os.getpid()")).text)
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda: "kernel is gone" in repr(session))
+        result = await session.run("1")
+        assert result.ok
+        assert "SIGKILL" in (result.restarted or "")
+
+
+def memory_cgroup() -> Path | None:
+    """A folder of the memory controller in which we may make groups: version 2 or 1."""
+    for base, limit in (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
+        probe = Path(base) / f"cellrun-test-{os.getpid()}"
+        if not Path(base, "cgroup.procs").exists():  # of version 1 this is only the folder of the controllers
+            continue
+        try:
+            probe.mkdir()
+            probe.joinpath(limit).write_text(str(300 * 2**20))
+        except OSError:
+            if probe.is_dir():
+                probe.rmdir()
+            continue
+        return probe
+    return None
+
+
+async def test_running_out_of_memory_is_named() -> None:
+    group = memory_cgroup()
+    try:
+        async with AsyncSession() as session:
+            pid = int((await session.run("import os; os.getpid()")).text)
+            if group is not None:
+                group.joinpath("cgroup.procs").write_text(str(pid))
+                code = "x = bytearray(800 * 2**20)\nfor i in range(0, len(x), 4096): x[i] = 1"
+                result = await session.run(code, timeout=30)
+                assert result.status == "kernel_died"
+                assert "ran out of memory" in (result.reason or "")
+            else:
+                # No group can be made here: what the system's own killer does is only a SIGKILL then.
+                from cellrun.launch.death import describe_exit
+
+                assert "out of memory" in describe_exit(-9, out_of_memory=True)
+    finally:
+        if group is not None:
+            await eventually(lambda: not group.joinpath("cgroup.procs").read_text().split())
+            group.rmdir()
+
+
+async def test_children_grandchildren_and_daemons_end_with_the_session() -> None:
+    code = """
+import os, subprocess, sys, time
+child = subprocess.Popen(["sleep", "300"]).pid
+own_group = subprocess.Popen(["sleep", "300"], start_new_session=True).pid
+read, write = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    daemon = os.fork()
+    if daemon == 0:
+        os.execvp("sleep", ["sleep", "300"])
+    os.write(write, str(daemon).encode())
+    os._exit(0)
+time.sleep(0.2)
+print(os.getpid(), child, own_group, int(os.read(read, 20)))
+"""
+    async with AsyncSession() as session:
+        result = await session.run(code, timeout=20)
+        pids = [int(pid) for pid in result.stdout.split()]
+        assert len(pids) == 4
+        assert all(process_exists(pid) for pid in pids)
+    await eventually(lambda: not any(process_exists(pid) for pid in pids))
+
+
+async def test_exit_handlers_run_and_open_files_are_flushed_when_a_session_ends(tmp_path: Path) -> None:
+    async with LocalKernels(cwd=tmp_path) as provider, AsyncSession(provider) as session:
+        result = await session.run("import atexit\natexit.register(lambda: open('bye', 'w').write('x'))\nf = open('kept', 'w'); f.write('y');")
+        assert result.files == ("kept",)
+    assert (tmp_path / "bye").read_text() == "x"
+    assert (tmp_path / "kept").read_text() == "y"
+
+
+async def test_nothing_of_a_session_is_left_in_the_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    async with AsyncSession() as session:
+        await session.run("open('x', 'w').close()")
+        assert len(list(folder.iterdir())) == 2  # the sockets' folder and the working folder
+        sockets = next(path for path in folder.iterdir() if "work" not in path.name)
+        assert sockets.stat().st_mode & 0o077 == 0
+    folder.rmdir()  # it is empty
+
+
+async def test_a_long_temporary_folder_does_not_break_the_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tempfile
+
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    async with AsyncSession() as session:
+        assert (await session.run("1 + 1")).text == "2"
+
+
+async def test_an_unknown_kernelspec_is_named_with_those_that_exist() -> None:
+    async with LocalKernels(kernel="no such") as provider:
+        with pytest.raises(KernelStartError, match=r"no kernelspec named 'no such'.*installed are: .*python3"):
+            await provider.acquire(10)
+
+
+async def test_a_kernel_that_crashes_at_its_start_says_why(bash_kernelspec: str) -> None:
+    async with LocalKernels(kernel="crashing") as provider:
+        started = time.monotonic()
+        with pytest.raises(KernelStartError, match=r"exited with code 1.*cannot start: a reason"):
+            await provider.acquire(30)
+        assert time.monotonic() - started < 5
+
+
+async def test_a_kernel_of_another_language_works(bash_kernelspec: str) -> None:
+    async with LocalKernels(kernel=bash_kernelspec) as provider, AsyncSession(provider) as session:
+        assert session.language == "bash"
+        result = await session.run('x=5; echo "x is $x"; echo oops >&2')
+        assert result.ok
+        assert "x is 5" in result.stdout
+        assert (await session.run("echo $x")).stdout.strip() == "5"
+        result = await session.run("for i in 1 2 3; do sleep 10; done", timeout=1)
+        assert result.status == "timeout"
+        assert "still" in (await session.run("echo still here", timeout=20)).stdout
+
+
+async def test_the_working_folder_and_the_environment_are_the_callers(tmp_path: Path) -> None:
+    async with LocalKernels(cwd=tmp_path, env={"MINE": "yes"}) as provider, AsyncSession(provider) as session:
+        result = await session.run("import os; print(os.getcwd(), os.environ['MINE'])")
+        assert result.stdout == f"{tmp_path} yes\n"
+        assert session.containment == "none"
+    assert tmp_path.is_dir()
+    async with LocalKernels(cwd=tmp_path / "missing") as provider:
+        with pytest.raises(KernelStartError, match="does not exist"):
+            await provider.acquire(10)
+
+
+async def test_the_result_names_the_files_that_were_made_or_changed() -> None:
+    async with AsyncSession() as session:
+        await session.files.write("old.txt", "1")
+        first = await session.run("import os; os.mkdir('d'); open('d/new.txt', 'w').write('x'); os.symlink('/etc/passwd', 'link');")
+        second = await session.run("open('old.txt', 'a').write('2');")
+        third = await session.run("1")
+        assert (first.files, second.files, third.files) == (("d/new.txt",), ("old.txt",), ())
+
+
+async def test_links_and_pipes_that_code_plants_are_not_followed() -> None:
+    async with AsyncSession() as session:
+        await session.run("import os\nos.symlink('/etc/passwd', 'link'); os.symlink('/etc', 'dir'); os.mkfifo('pipe')")
+        for path in ("link", "dir/passwd"):
+            with pytest.raises(OSError, match=r"symbolic links|Not a directory"):
+                await session.files.read(path)
+        with pytest.raises(PermissionError, match="not a regular file"):
+            await asyncio.wait_for(session.files.read("pipe"), 5)
+        with pytest.raises(OSError, match=r"symbolic links|Not a directory"):
+            await session.files.write("dir/owned", b"x")
+        await session.files.write("link", b"replaced, not followed")
+        assert await session.files.read("link") == b"replaced, not followed"
+        assert "root:" in Path("/etc/passwd").read_text()
+        assert sorted(info.path for info in await session.files.list()) == ["link"]
+
+
+async def test_a_forked_or_spawned_child_of_the_cell_prints_too() -> None:
+    async with AsyncSession() as session:
+        result = await session.run("import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'print(40 + 2)'])")
+        assert "42\n" in result.stdout
+
+
+def test_ctrl_c_in_a_program_leaves_no_kernel(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import asyncio, cellrun\n"
+        "async def main():\n"
+        "    async with cellrun.AsyncSession() as session:\n"
+        "        print((await session.run('import os; os.getpid()')).text, flush=True)\n"
+        "        await session.run('import time; time.sleep(60)')\n"
+        "asyncio.run(main())\n"
+    )
+    process = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    kernel = int(process.stdout.readline())
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert "KeyboardInterrupt" in stderr
+    deadline = time.monotonic() + 5
+    while process_exists(kernel):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+async def test_messages_that_are_not_signed_by_the_kernel_are_not_believed() -> None:
+    """Code that knows the sockets but not the key cannot speak for the kernel."""
+    import json
+
+    import zmq
+
+    from cellrun.channels.zmq import ZmqChannel
+
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    publisher = context.socket(zmq.PUB)
+    port = publisher.bind_to_random_port("tcp://127.0.0.1")
+    ports = dict.fromkeys(("iopub_port", "shell_port", "stdin_port", "control_port"), port)
+    channel = ZmqChannel({"transport": "tcp", "ip": "127.0.0.1", "key": "right", **ports}, context)
+    try:
+        from jupyter_client.session import Session
+
+        header = {"msg_id": "x_1_1", "msg_type": "stream", "session": "x"}
+        parts = [json.dumps(part).encode() for part in (header, {}, {}, {"name": "stdout", "text": "t"})]
+        receiving = asyncio.create_task(channel.receive())
+        for _ in range(200):
+            for key in (b"wrong", b"right"):
+                publisher.send_multipart([b"t", b"<IDS|MSG>", Session(key=key).sign(parts), *parts])
+                publisher.send_multipart([b"t", b"<IDS|MSG>", b"", b"not json"])
+                publisher.send_multipart([b"no delimiter"])
+                if key == b"wrong":
+                    await asyncio.sleep(0.01)
+                    assert not receiving.done()
+            await asyncio.sleep(0.01)
+            if receiving.done():
+                break
+        messages = await asyncio.wait_for(receiving, 5)
+        assert len(messages) >= 1
+    finally:
+        await channel.aclose()
+        publisher.close(linger=0)
+        context.term()
