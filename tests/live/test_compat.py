@@ -18,7 +18,9 @@ async def call(server: Server, code: str, timeout: float = 30) -> dict[str, str]
 
 
 async def test_ordinary_code_gives_the_three_strings(free_server: Server) -> None:
-    code = "import sys\nprint(' a '); print('b', file=sys.stderr)\nfrom IPython.display import display\ndisplay('one')\n2"
+    code = (
+        "import sys\nprint(' a '); print('b', file=sys.stderr)\nfrom IPython.display import display\ndisplay('one')\n2"
+    )
     assert await call(free_server, code) == {"stdout": "a", "stderr": "b", "result": "'one'\n2"}
     assert await call(free_server, "") == {"stdout": "", "stderr": "", "result": ""}
 
@@ -38,7 +40,12 @@ display({"image/svg+xml": "<svg/>"}, raw=True)
 display("text")
 """
     svg = base64.b64encode(b"<svg/>").decode()
-    expected = ["data:image/png;base64,iVBORw0K", "data:image/jpeg;base64,/9j/", f"data:image/svg+xml;base64,{svg}", "'text'"]
+    expected = [
+        "data:image/png;base64,iVBORw0K",
+        "data:image/jpeg;base64,/9j/",
+        f"data:image/svg+xml;base64,{svg}",
+        "'text'",
+    ]
     assert (await call(free_server, code))["result"].split("\n") == expected
 
 
@@ -51,7 +58,9 @@ display("text")
         ("JSON({'a': 1})", '{"a": 1}'),
     ],
 )
-async def test_what_has_no_useful_text_gives_its_most_readable_form(free_server: Server, shown: str, expected: str) -> None:
+async def test_what_has_no_useful_text_gives_its_most_readable_form(
+    free_server: Server, shown: str, expected: str
+) -> None:
     assert (await call(free_server, f"from IPython.display import *\n{shown}"))["result"] == expected
 
 
@@ -94,7 +103,11 @@ async def test_password_and_open_servers_work(password_server: Server, open_serv
 
 
 async def test_failures_are_texts_without_secrets(free_server: Server) -> None:
-    for url, token in ((free_server.url, "wr#ng&secret"), ("http://127.0.0.1:9/", "wr#ng&secret"), ("nonsense", "wr#ng&secret")):
+    for url, token in (
+        (free_server.url, "wr#ng&secret"),
+        ("http://127.0.0.1:9/", "wr#ng&secret"),
+        ("nonsense", "wr#ng&secret"),
+    ):
         answer = await cellrun.execute_code_jupyter(url, "1", token)
         assert answer["stderr"].startswith("Error: ")
         assert "secret" not in str(answer)

@@ -109,7 +109,9 @@ print(os.getpid(), child, own_group, int(os.read(read, 20)))
 
 async def test_exit_handlers_run_and_open_files_are_flushed_when_a_session_ends(tmp_path: Path) -> None:
     async with LocalKernels(cwd=tmp_path) as provider, AsyncSession(provider) as session:
-        result = await session.run("import atexit\natexit.register(lambda: open('bye', 'w').write('x'))\nf = open('kept', 'w'); f.write('y');")
+        result = await session.run(
+            "import atexit\natexit.register(lambda: open('bye', 'w').write('x'))\nf = open('kept', 'w'); f.write('y');"
+        )
         assert result.files == ("kept",)
     assert (tmp_path / "bye").read_text() == "x"
     assert (tmp_path / "kept").read_text() == "y"
@@ -129,7 +131,9 @@ async def test_nothing_of_a_session_is_left_in_the_temporary_folder(monkeypatch:
     folder.rmdir()  # it is empty
 
 
-async def test_a_long_temporary_folder_does_not_break_the_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_temporary_folder_does_not_break_the_sockets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tempfile
 
     long = tmp_path / ("x" * 100)
@@ -180,7 +184,9 @@ async def test_the_working_folder_and_the_environment_are_the_callers(tmp_path: 
 async def test_the_result_names_the_files_that_were_made_or_changed() -> None:
     async with AsyncSession() as session:
         await session.files.write("old.txt", "1")
-        first = await session.run("import os; os.mkdir('d'); open('d/new.txt', 'w').write('x'); os.symlink('/etc/passwd', 'link');")
+        first = await session.run(
+            "import os; os.mkdir('d'); open('d/new.txt', 'w').write('x'); os.symlink('/etc/passwd', 'link');"
+        )
         second = await session.run("open('old.txt', 'a').write('2');")
         third = await session.run("1")
         assert (first.files, second.files, third.files) == (("d/new.txt",), ("old.txt",), ())
@@ -218,7 +224,9 @@ def test_ctrl_c_in_a_program_leaves_no_kernel(tmp_path: Path) -> None:
         "        await session.run('import time; time.sleep(60)')\n"
         "asyncio.run(main())\n"
     )
-    process = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     kernel = int(process.stdout.readline())
     time.sleep(0.3)

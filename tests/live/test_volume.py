@@ -53,7 +53,8 @@ async def test_large_binary_comm_buffers_arrive(session: AsyncSession) -> None:
 
 async def test_five_thousand_displays_arrive(session: AsyncSession) -> None:
     result = await session.run(
-        "from IPython.display import display\nfor i in range(5000): display({'text/plain': str(i)}, raw=True)", timeout=50
+        "from IPython.display import display\nfor i in range(5000): display({'text/plain': str(i)}, raw=True)",
+        timeout=50,
     )
     assert result.text.split() == [str(i) for i in range(5000)]
 

@@ -7,7 +7,7 @@ from tests.protocol.says import OURS, heard, reply, started, status, stdout
 from cellrun.events import Event
 from cellrun.protocol.kernel import Effect, Emit, KernelConnection
 from cellrun.protocol.message import Message
-from cellrun.protocol.resume import LOG
+from cellrun.protocol.resume import LOG, numbered
 
 
 class World:
@@ -21,7 +21,8 @@ class World:
     def __init__(self, lines: list[str], outcome: str, *, kept: int | None = None, answering: bool = True) -> None:
         self.connection = KernelConnection()
         self.events: list[Event] = []
-        self.answered = False  # the latest request to send again
+        self.broken = 0
+        self._holding = False  # what comes waits for the answer to the latest request
         self._kept, self._answering = kept, answering
         self._number = self._forgotten = 0
         self._log: list[tuple[int, Message]] = []
@@ -61,14 +62,16 @@ class World:
         self._say(heard("iopub", LOG, parent="", after=after, token=token, complete=complete, replies=replies))
 
     def carry(self, channel: str) -> None:
-        if not self._ways[channel]:
+        way = self._ways[channel]
+        if not way or not (self._holding or self._in_step(way[0])):
             return
-        message = self._ways[channel].pop(0)
+        message = way.pop(0)
         self._carried.append(message)
         if message.msg_id in self._seen:
             return
         self._seen.add(message.msg_id)
-        self.answered = self.answered or (bool(self._tokens) and message.content.get("token") == self._tokens[-1])
+        if self._tokens and message.content.get("token") == self._tokens[-1]:
+            self._holding = False
         self._perform(self.connection.receive(message, 1))
 
     def again(self, which: int) -> None:
@@ -82,9 +85,10 @@ class World:
         kernel; the server has kept the rest."""
         for way in (*self._ways.values(), self._asked):
             way[:] = [item for bit, item in enumerate(way) if not lost >> bit & 1]  # type: ignore[index,assignment]
-        token = f"break {len(self._tokens)}"
+        self.broken += 1
+        token = f"break {self.broken}"
         self._tokens.append(token)
-        self.answered = False
+        self._holding = True
         after = self.connection.reconnected(token)
         assert after is not None
         self._asked.append((after, token))
@@ -92,25 +96,28 @@ class World:
         self._script += [status("busy", parent=token), info, status("idle", parent=token)]
 
     def lose_patience(self, which: int) -> None:
-        """The time of a request is up. With the latest, this is the end of waiting."""
-        if self._tokens:
-            self._perform(self.connection.resume_failed(self._tokens[which % len(self._tokens)], 1))
-
-    def lose_patience_with_earlier(self, which: int) -> None:
-        """The same with a request that was answered or that a later break has overtaken."""
-        if len(self._tokens) > 1:
-            self.lose_patience(which % (len(self._tokens) - 1))
+        """The time of a request is up: of one that was answered or that a later break has overtaken, or of any
+        if the kernel answers none."""
+        up = self._tokens if not (self._answering and self._holding) else self._tokens[:-1]
+        if up:
+            token = up[which % len(up)]
+            self._holding = self._holding and token != self._tokens[-1]
+            self._perform(self.connection.resume_failed(token, 1))
 
     def end(self, first: str) -> None:
         """The connection holds: everything comes, and on one channel sooner."""
         while self._script or (self._asked and self._answering):
             self.speak()
             self.answer()
-        for channel in (first, *self._ways):
-            while self._ways[channel]:
+        while any(self._ways.values()):
+            for channel in (first, *self._ways):
                 self.carry(channel)
         if not self._answering:
             self.lose_patience(-1)
+
+    def _in_step(self, message: Message) -> bool:
+        """Whether nothing older is under way on another channel."""
+        return all(_number(message) <= _number(way[0]) for way in self._ways.values() if way)
 
     def _say(self, message: Message) -> None:
         self._number += 1
@@ -130,3 +137,9 @@ class World:
             if isinstance(effect, Emit):
                 assert effect.execution_id == OURS
                 self.events += effect.events
+
+
+def _number(message: Message) -> int:
+    place = numbered(message.msg_id)
+    assert place is not None
+    return place[1]

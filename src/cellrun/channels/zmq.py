@@ -45,8 +45,9 @@ class ZmqChannel(Channel):
             # A kernel that is booting is found within this many milliseconds of binding.
             socket.reconnect_ivl = 10
             socket.reconnect_ivl_max = 100
-            # Bounded by the inbox instead: above its mark IOPub is not read and the kernel waits.
-            socket.rcvhwm = 1000
+            # In messages, of which each can have a megabyte and more: what libzmq reads ahead while the
+            # inbox is full. Then the kernel waits.
+            socket.rcvhwm = 16
             if kind == zmq.SUB:
                 socket.subscribe(b"")
             else:
@@ -95,7 +96,10 @@ class ZmqChannel(Channel):
             return
         count = 0
         for name, socket in self._sockets.items():
-            while unbounded or name != "iopub" or not self._inbox.full:
+            # Looking first is cheaper than an exception for each empty socket.
+            while socket.get(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator]
+                if name == "iopub" and self._inbox.full and not unbounded:
+                    break
                 try:
                     frames = socket.recv_multipart(zmq.NOBLOCK)
                 except zmq.Again:

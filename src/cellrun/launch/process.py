@@ -48,6 +48,7 @@ class KernelProcess:
         self._stderr_fd = -1
         self._pidfd = -1
         self._ended = asyncio.Event()
+        self._starting: asyncio.Future[Any] | None = None
         self.pid = 0
         self.exit_reason: str | None = None
         self.on_exit: Callable[[str], None] | None = None
@@ -88,10 +89,14 @@ class KernelProcess:
         os.set_blocking(read, False)
         self._stderr_fd = read
         self._loop.add_reader(read, self._read_stderr)
-        try:
-            await self._manager.start_kernel(
+        # Not cancelled half-way: a process that we never learned of could not be ended.
+        self._starting = asyncio.ensure_future(
+            self._manager.start_kernel(
                 cwd=str(cwd), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=write
             )
+        )
+        try:
+            await asyncio.shield(self._starting)
         except NoSuchKernel:
             known = ", ".join(sorted(KernelSpecManager().find_kernel_specs())) or "none"
             raise KernelStartError(
@@ -101,13 +106,19 @@ class KernelProcess:
         except OSError as error:
             raise KernelStartError(f"the command of kernelspec {kernel!r} cannot be run: {error.strerror}") from None
         finally:
-            os.close(write)
-        self.pid = int(getattr(self._manager.provisioner, "pid", 0) or 0)
+            if self._starting.done():
+                os.close(write)
+            else:
+                self._starting.add_done_callback(lambda _: os.close(write))
+        self._find_process()
         if hasattr(os, "pidfd_open") and self.pid:
             self._pidfd = os.pidfd_open(self.pid)
             self._loop.add_reader(self._pidfd, self._on_exit)
         else:
             self._poller = asyncio.create_task(self._poll_for_exit())
+
+    def _find_process(self) -> None:
+        self.pid = int(getattr(self._manager.provisioner, "pid", 0) or 0)
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -138,9 +149,12 @@ class KernelProcess:
     async def end(self) -> None:
         """SIGKILL to the process, its group and every descendant that can be found; then the folder goes."""
         self.on_exit = None
+        if self._starting is not None:
+            await asyncio.gather(self._starting, return_exceptions=True)
+            self._find_process()
         if self.pid:
             kill_family(self.pid, self._mark, MARK)
-            await self.exited(2.0)
+            await self._reaped(2.0)
         self._unwatch()
         if self._stderr_fd >= 0:
             self._loop.remove_reader(self._stderr_fd)
@@ -149,6 +163,16 @@ class KernelProcess:
         with contextlib.suppress(Exception):
             await self._manager.cleanup_resources()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _reaped(self, timeout: float) -> None:
+        """Until the process is gone and no zombie."""
+        if self._pidfd >= 0 or self.exit_reason is not None:
+            await self.exited(timeout)
+            return
+        popen = getattr(self._manager.provisioner, "process", None)  # cancelled before it was watched
+        deadline = self._loop.time() + timeout
+        while popen is not None and popen.poll() is None and self._loop.time() < deadline:
+            await asyncio.sleep(0.005)
 
     def _unwatch(self) -> None:
         if self._pidfd >= 0:

@@ -326,7 +326,11 @@ class JupyterHttp:
         except aiohttp.ClientConnectorError as error:
             raise ConnectionFailed(f"{where} cannot be reached: {_os_words(error.os_error)}") from None
         except TimeoutError:
-            raise ConnectionFailed(f"{method} {where} was not answered within {limit or self.timeout:g} s") from None
+            # A server that does not speak TLS may wait for more instead of hanging up.
+            hint = "; is it an https address?" if self.base.scheme == "https" else ""
+            raise ConnectionFailed(
+                f"{method} {where} was not answered within {limit or self.timeout:g} s{hint}"
+            ) from None
         except aiohttp.ClientResponseError as error:
             raise ConnectionFailed(f"{where} did not answer in HTTP (status {error.status})") from None
         except (aiohttp.ClientError, OSError) as error:

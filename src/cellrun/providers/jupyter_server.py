@@ -30,7 +30,8 @@ from cellrun.providers.prepare import prepare
 
 _DELETE_TIMEOUT: Final = 15.0
 _HANDSHAKE_CHECK: Final = 1.0
-_REFILL_PAUSES: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
+_REFILL_PAUSE: Final = 0.2
+_PAUSES_AFTER_FAILURES: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class JupyterServer(Provider):
@@ -142,32 +143,34 @@ class JupyterServer(Provider):
     def _take_warm(self) -> ServerLease | None:
         while self._warm:
             lease = self._warm.popleft()
-            self._refill()
+            # Not at once: the new kernel's start would take the processor from the call that it follows.
+            self._refill(_REFILL_PAUSE)
             if lease.client.state is KernelState.READY:
                 return lease
             task = asyncio.ensure_future(lease.release())
             self._dropped = task
         return None
 
-    def _refill(self) -> None:
+    def _refill(self, pause: float = 0.0) -> None:
         if (
             self._warm_wanted > len(self._warm)
             and not self._closed
             and (self._refilling is None or self._refilling.done())
         ):
-            self._refilling = asyncio.create_task(self._keep_warm(), name="cellrun warm kernels")
+            self._refilling = asyncio.create_task(self._keep_warm(pause), name="cellrun warm kernels")
 
-    async def _keep_warm(self) -> None:
+    async def _keep_warm(self, pause: float) -> None:
         failures = 0
+        await asyncio.sleep(pause)
         while len(self._warm) < self._warm_wanted:
             try:
                 self._warm.append(await self._start(60.0))
                 failures = 0
             except CellrunError:
                 # The next acquire meets the same trouble and tells its caller.
-                if failures == len(_REFILL_PAUSES):
+                if failures == len(_PAUSES_AFTER_FAILURES):
                     return
-                await asyncio.sleep(_REFILL_PAUSES[failures])
+                await asyncio.sleep(_PAUSES_AFTER_FAILURES[failures])
                 failures += 1
 
     async def _close(self) -> None:
@@ -204,7 +207,8 @@ class ServerLease(Lease):
         provider = self._provider
         if provider._cwd:
             await self.open_files()
-        await self._create(min(timeout, provider._http.timeout))
+        # A server that starts many kernels at once takes its time for each.
+        await self._create(min(timeout, 3 * provider._http.timeout))
         await self._connect(deadline)
 
     async def _create(self, timeout: float) -> None:

@@ -44,7 +44,8 @@ class LocalFiles(FileStore):
         parts = split_path(path)
         if not parts:
             raise ValueError("a file needs a name")
-        folder = await asyncio.to_thread(self._open_folder, parts[:-1], create=True)
+        # Opening is not left to a thread: cancelled there, nobody would have the descriptor to close.
+        folder = self._open_folder(parts[:-1], create=True)
         temporary = f".cellrun-{uuid.uuid4().hex}"
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -64,7 +65,7 @@ class LocalFiles(FileStore):
             os.close(folder)
 
     async def read(self, path: str) -> AsyncIterator[bytes]:
-        file = await asyncio.to_thread(self._open_regular, path)
+        file = self._open_regular(path)
         try:
             while chunk := await asyncio.to_thread(os.read, file, CHUNK):
                 yield chunk

@@ -118,11 +118,14 @@ async def prepare(
     if keep_log:
         log = _LOG.format(bytes=_LOG_BYTES, messages=_LOG_MESSAGES)
         code += f"try:\n    exec({log!r}, {{'get_ipython': get_ipython}})\nexcept Exception:\n    pass\n"
-    await run_silently(client, f"exec({code!r}, {{'get_ipython': get_ipython}})", timeout=timeout)
+    code = f"exec({code!r}, {{'get_ipython': get_ipython}})"
+    await run_silently(client, code, timeout=timeout, wait=bool(env or folder))
 
 
-async def run_silently(client: KernelClient, code: str, *, timeout: float) -> None:
-    """Runs code that shows nothing and counts nothing. Raises KernelStartError if it fails."""
+async def run_silently(client: KernelClient, code: str, *, timeout: float, wait: bool) -> None:
+    """Runs code that shows nothing and counts nothing. Raises KernelStartError if it fails; where we do not
+    `wait` for it, it is only sent: the kernel runs it before whatever is sent next, and its failure costs
+    comfort alone."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     errors: list[str] = []
 
@@ -137,6 +140,8 @@ async def run_silently(client: KernelClient, code: str, *, timeout: float) -> No
 
     execution = Execution(client.new_id())
     await client.execute(execution, code, sink, silent=True, store_history=False, allow_stdin=False)
+    if not wait:
+        return
     started = time.monotonic()
     try:
         await asyncio.wait_for(done, timeout)
