@@ -45,7 +45,9 @@ async def main() -> None:
         print(f"picture saved: {path} ({len(image.data)} bytes of {image.mime})")
 
         result = await session.run("import time; time.sleep(60)", timeout=0.5)
-        print(f"a cell that sleeps too long: {result.status} ({result.reason}), and total is still {(await session.run('total')).text}")
+        print(
+            f"a cell that sleeps too long: {result.status} ({result.reason}), and total is still {(await session.run('total')).text}"
+        )
 
 
 asyncio.run(main())

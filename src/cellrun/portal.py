@@ -11,6 +11,7 @@ import atexit
 import concurrent.futures
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -44,6 +45,14 @@ def call(coroutine: Coroutine[Any, Any, T]) -> T:
         with contextlib.suppress(BaseException):
             concurrent.futures.wait([future], timeout=_GOODBYE)
         raise
+
+
+def start(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Starts a coroutine on the portal's loop and does not wait: for finalizers, which may not block."""
+    if sys.is_finalizing() or _loop is None:
+        coroutine.close()
+    else:
+        asyncio.run_coroutine_threadsafe(coroutine, _loop)
 
 
 def on_loop(function: Callable[[], T]) -> T:

@@ -130,7 +130,7 @@ class Session:
             # The session inside is alive still and would warn later, from another thread.
             self._closed = True
             _warn(f"{self!r} was not closed: use `with`, or close()", ResourceWarning, source=self)
-            portal.call(self._session.aclose())
+            portal.start(self._session.aclose())
 
 
 class Stream:

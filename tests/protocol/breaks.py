@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from tests.protocol.says import OURS, heard, reply, started, status, stdout
 
 from cellrun.events import Event
 from cellrun.protocol.kernel import Effect, Emit, KernelConnection
 from cellrun.protocol.message import Message
 from cellrun.protocol.resume import LOG, numbered
+
+Item = TypeVar("Item")
 
 
 class World:
@@ -63,7 +67,7 @@ class World:
 
     def carry(self, channel: str) -> None:
         way = self._ways[channel]
-        if not way or not (self._holding or self._in_step(way[0])):
+        if not way or not self._in_step(way[0]):
             return
         message = way.pop(0)
         self._carried.append(message)
@@ -83,8 +87,8 @@ class World:
     def breaks(self, lost: int) -> None:
         """Of what is under way, each message whose bit is set in `lost` is lost, also the requests to the
         kernel; the server has kept the rest."""
-        for way in (*self._ways.values(), self._asked):
-            way[:] = [item for bit, item in enumerate(way) if not lost >> bit & 1]  # type: ignore[index,assignment]
+        self._ways = {channel: _left(way, lost) for channel, way in self._ways.items()}
+        self._asked = _left(self._asked, lost)
         self.broken += 1
         token = f"break {self.broken}"
         self._tokens.append(token)
@@ -137,6 +141,10 @@ class World:
             if isinstance(effect, Emit):
                 assert effect.execution_id == OURS
                 self.events += effect.events
+
+
+def _left(items: list[Item], lost: int) -> list[Item]:
+    return [item for bit, item in enumerate(items) if not lost >> bit & 1]
 
 
 def _number(message: Message) -> int:

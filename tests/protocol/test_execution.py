@@ -436,3 +436,9 @@ def test_the_message_that_will_end_it_is_known_before_it_is_fed(state: State, me
     assert execution.closes_with(message) is closes
     execution.feed(message, 9)
     assert execution.ended is closes
+
+
+def test_a_fault_of_ours_is_told_as_the_last_event() -> None:
+    end = Execution(OURS).fault("cellrun failed")
+    assert isinstance(end, Finished)
+    assert (end.status, end.reason, end.duration) == ("kernel_died", "cellrun failed", 0)

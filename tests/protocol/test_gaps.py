@@ -134,6 +134,35 @@ def test_a_break_before_the_first_message_loses_nothing_that_is_known() -> None:
     assert gaps.lost() == 0
 
 
+def test_what_the_kernel_has_sent_again_is_not_counted() -> None:
+    gaps = Gaps()
+    saw(gaps, 1)
+    gaps.reconnected()
+    saw(gaps, 9)
+    gaps.closed()
+    saw(gaps, 15)
+    assert gaps.lost() == 0
+
+
+def test_a_break_after_all_was_sent_again_counts_anew() -> None:
+    gaps = Gaps()
+    saw(gaps, 1)
+    gaps.reconnected()
+    saw(gaps, 9)
+    gaps.closed()
+    gaps.reconnected()
+    saw(gaps, 12)
+    assert gaps.lost() == 2
+
+
+def test_there_may_be_nothing_to_close() -> None:
+    gaps = Gaps()
+    saw(gaps, 1)
+    gaps.closed()
+    saw(gaps, 9)
+    assert gaps.lost() == 0
+
+
 def test_digits_without_end_are_passed_over() -> None:
     gaps = Gaps()
     gaps.saw("kernel_7_" + "9" * 5_000, "run", ours=True)

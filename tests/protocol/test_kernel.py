@@ -20,6 +20,7 @@ from cellrun.protocol.kernel import (
     Late,
 )
 from cellrun.protocol.message import Message
+from cellrun.protocol.resume import LOG
 
 READY = Changed(KernelState.READY, None)
 
@@ -356,6 +357,13 @@ def test_a_death_says_why() -> None:
     ]
 
 
+def test_a_death_says_nothing_of_an_execution_that_its_holder_has_ended() -> None:
+    connection = running()
+    connection.executions[OURS].abandon("kernel_died", "killed", 3)
+    assert connection.died("exit code 3", 5) == [Changed(KernelState.DEAD, "exit code 3")]
+    assert connection.executions == {}
+
+
 def test_a_second_death_is_not_said_again() -> None:
     connection = dead()
     assert connection.died("another reason", 9) == []
@@ -496,6 +504,111 @@ def test_a_break_whose_messages_were_all_replayed_has_cost_none() -> None:
     connection = broken(numbered(stdout("x"), 10))
     effects = receive(connection, numbered(stdout("y"), 11), numbered(status("idle"), 13), numbered(reply(), 12))
     assert [type(event) for event in events_of(effects)] == [Stdout, Finished]
+
+
+# -- a broken connection to a kernel that keeps a log ------------------------------------------------
+
+
+def resuming(*before: Message) -> KernelConnection:
+    """The same where the kernel keeps a log; `before` has the numbers from 1."""
+    connection = running()
+    receive(connection, heard("iopub", LOG, parent=""))
+    receive(connection, *(numbered(message, number) for number, message in enumerate(before, 1)))
+    assert connection.reconnected("resync") == len(before)
+    return connection
+
+
+def all_sent(token: object = "resync", *, complete: object = True, replies: object = None) -> Message:
+    return heard("iopub", LOG, parent="", after=0, token=token, complete=complete, replies=replies)
+
+
+def spelled(message: Message) -> dict[str, object]:
+    return {key: getattr(message, key) for key in ("header", "parent_header", "metadata", "content")}
+
+
+def test_a_kernel_that_keeps_no_log_is_asked_for_nothing() -> None:
+    connection = running()
+    receive(connection, numbered(status("busy"), 1))
+    assert connection.reconnected("resync") is None
+
+
+def test_the_kernels_word_that_it_keeps_a_log_has_no_effect() -> None:
+    assert receive(running(), heard("iopub", LOG, parent=""), heard("iopub", LOG)) == []
+
+
+def test_what_was_lost_is_sent_again_and_told_at_its_place() -> None:
+    connection = resuming(status("busy"), stdout("1"))
+    assert receive(connection, numbered(stdout("3"), 4), numbered(stdout("2"), 3)) == []
+    events = events_of(receive(connection, all_sent(), numbered(reply(), 5), numbered(status("idle"), 6)))
+    assert [event.text for event in events if isinstance(event, Stdout)] == ["2", "3"]
+    assert [type(event) for event in events] == [Stdout, Stdout, Finished]
+
+
+def test_a_reply_that_was_lost_is_got_from_the_log() -> None:
+    connection = resuming(status("busy"))
+    lost = numbered(reply("ok", execution_count=4), 2)
+    receive(connection, numbered(status("idle"), 3), numbered(RESYNC_IDLE, 6), numbered(RESYNC_REPLY, 5))
+    (end,) = events_of(receive(connection, all_sent(replies=[spelled(lost)])))
+    assert isinstance(end, Finished)
+    assert (end.status, end.execution_count) == ("ok", 4)
+
+
+def test_after_a_complete_answer_numbers_that_are_missing_are_no_loss() -> None:
+    connection = resuming(status("busy"))
+    receive(connection, numbered(stdout("x"), 9), all_sent())
+    events = events_of(receive(connection, numbered(reply(), 10), numbered(status("idle"), 11)))
+    assert [type(event) for event in events] == [Finished]
+
+
+def test_what_the_log_has_forgotten_is_told_as_lost() -> None:
+    connection = resuming(status("busy"))
+    released = receive(connection, numbered(stdout("x"), 9), all_sent(complete=False))
+    assert [type(event) for event in events_of(released)] == [Started, Stdout]
+    dropped, end = events_of(receive(connection, numbered(reply(), 10), numbered(status("idle"), 11)))
+    assert isinstance(dropped, OutputDropped)
+    assert dropped.detail.startswith("7 messages")
+    assert isinstance(end, Finished)
+    assert end.status == "ok"
+
+
+def test_what_waits_goes_on_when_the_kernel_does_not_answer_in_time() -> None:
+    connection = resuming(status("busy"))
+    messages = [numbered(stdout("x"), 9), numbered(status("idle"), 11), numbered(reply(), 10)]
+    assert receive(connection, *messages) == []
+    events = events_of(connection.resume_failed("resync", 3))
+    assert [type(event) for event in events] == [Started, Stdout, OutputDropped, Finished]
+    assert connection.resume_failed("resync", 4) == []
+
+
+def test_the_time_of_an_earlier_request_ends_no_waiting_for_a_later_one() -> None:
+    connection = resuming(status("busy"))
+    receive(connection, numbered(stdout("x"), 2))
+    assert connection.reconnected("second") == 1
+    assert connection.resume_failed("resync", 3) == []
+    assert receive(connection, all_sent("resync")) == []
+    assert [type(event) for event in events_of(connection.resume_failed("second", 4))] == [Started, Stdout]
+
+
+def test_what_waits_is_told_before_the_death_that_ends_it() -> None:
+    connection = resuming(status("busy"))
+    receive(connection, numbered(stdout("last words"), 3))
+    events = events_of(connection.died("gone", 5))
+    assert [type(event) for event in events] == [Started, Stdout, Finished]
+
+
+def test_a_kernel_that_was_restarted_must_say_anew_that_it_keeps_a_log() -> None:
+    connection = resuming(status("busy"))
+    connection.renew()
+    assert connection.reconnected("again") is None
+
+
+def test_a_server_that_restarts_the_kernel_ends_the_waiting() -> None:
+    connection = resuming(status("busy"))
+    receive(connection, numbered(stdout("last words"), 3))
+    dies = heard("iopub", "status", parent="", msg_id="server_1_1", execution_state="restarting")
+    events = events_of(receive(connection, dies))
+    assert [type(event) for event in events] == [Started, Stdout, Finished]
+    assert connection.reconnected("again") is None
 
 
 # -- hostile words -----------------------------------------------------------------------------------

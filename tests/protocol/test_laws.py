@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.protocol.says import OURS, heard, reply, started, status
+from tests.protocol.breaks import World
+from tests.protocol.says import OURS, heard, reply, started, status, stdout
 
 from cellrun.errors import ProtocolError
 from cellrun.events import (
@@ -40,6 +41,7 @@ from cellrun.protocol import ws_json, ws_v1
 from cellrun.protocol.execution import Execution
 from cellrun.protocol.kernel import Emit, KernelConnection, Late
 from cellrun.protocol.message import CHANNELS, Message
+from cellrun.protocol.resume import LOG
 from cellrun.result import DisplayOutput, Result, StreamOutput
 from cellrun.terminal import render, strip_ansi
 from cellrun.wire import event_from_dict, event_from_json, event_to_dict, event_to_json
@@ -406,6 +408,126 @@ def test_an_execution_ends_exactly_once_whenever_it_is_given_up(messages: list[M
     events += execution.abandon("kernel_died", "gone", 2)
     assert [type(event) is Finished for event in events] == [False] * (len(events) - 1) + [True]
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
+
+
+# -- a connection that breaks ------------------------------------------------------------------------
+
+STEPS = ["speak", "speak", "answer", "answer", "shell", "iopub", "iopub", "again", "break", "lose patience"]
+lives = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 1023)), max_size=40)
+firsts = st.sampled_from(["shell", "iopub"])
+outcomes = st.sampled_from(["ok", "error", "aborted"])
+TRUE = {"ok": "ok", "error": "error", "aborted": "interrupted"}
+
+
+def live(world: World, steps: list[tuple[str, int]], first: str) -> list[Event]:
+    """What is told of an execution in the course of these steps and of what must follow them."""
+    for step, which in steps:
+        match step:
+            case "answer":
+                world.answer()
+            case "again":
+                world.again(which)
+            case "break":
+                world.breaks(which)
+            case "lose patience":
+                world.lose_patience(which)
+            case _:
+                for _ in range(which % 4 + 1):
+                    if step == "speak":
+                        world.speak()
+                    else:
+                        world.carry(step)
+    world.end(first)
+    return world.events
+
+
+@law
+@given(lives, st.integers(0, 6), outcomes, firsts)
+def test_with_a_complete_log_every_line_comes_once_and_in_order_whatever_breaks(
+    steps: list[tuple[str, int]], count: int, outcome: str, first: str
+) -> None:
+    lines = [f"{number}\n" for number in range(count)]
+    world = World(lines, outcome)
+    events = live(world, steps, first)
+    assert [event.text for event in events if isinstance(event, Stdout)] == lines
+    assert [event.status for event in events if isinstance(event, Finished)] == [TRUE[outcome]]
+    assert isinstance(events[-1], Finished)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    if world.broken < 2:
+        assert not any(isinstance(event, OutputDropped) for event in events)
+
+
+@law
+@given(lives, st.integers(0, 6), outcomes, firsts, st.integers(0, 5), st.booleans())
+def test_with_a_short_log_or_without_an_answer_nothing_hangs_or_comes_twice_and_a_loss_is_told(
+    steps: list[tuple[str, int]], count: int, outcome: str, first: str, kept: int, answering: bool
+) -> None:
+    lines = [f"{number}\n" for number in range(count)]
+    world = World(lines, outcome, kept=kept, answering=answering)
+    events = live(world, steps, first)
+    came = [event.text for event in events if isinstance(event, Stdout)]
+    assert came == [line for line in lines if line in came]
+    assert [type(event) is Finished for event in events] == [False] * (len(events) - 1) + [True]
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    end = events[-1]
+    assert isinstance(end, Finished)
+    if world.broken < 2 and (came != lines or end.status != TRUE[outcome]):
+        assert any(isinstance(event, OutputDropped) and event.reason == "connection" for event in events)
+
+
+msg_ids = st.one_of(
+    st.from_regex(r"(k_1|k_2|foreign_1)_[0-9]{1,3}", fullmatch=True),
+    st.from_regex(r"k_1_[0-9]{17,400}", fullmatch=True),
+    values,
+)
+huge = st.integers(-(10**400), 10**400)
+kept_replies = st.fixed_dictionaries(
+    {},
+    optional={
+        "header": st.fixed_dictionaries({}, optional={"msg_id": msg_ids, "msg_type": msg_types | values}) | values,
+        "parent_header": st.fixed_dictionaries({"msg_id": st.sampled_from([OURS, "resync", "probe"])}) | values,
+        "metadata": values,
+        "content": objects | values,
+    },
+)
+logs = st.builds(
+    lambda msg_id, content, channel: Message(channel, {"msg_type": LOG, "msg_id": msg_id}, {}, {}, content),
+    msg_ids,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "after": huge | values,
+            "token": st.sampled_from(["resync", "resync 2", "another"]) | huge | values,
+            "complete": st.booleans() | values,
+            "replies": st.lists(kept_replies | values, max_size=3) | values,
+        },
+    ),
+    st.sampled_from(CHANNELS),
+)
+lines_of_ours = st.builds(lambda msg_id: stdout("x", msg_id=str(msg_id)), msg_ids)
+breaks_of_ours = st.sampled_from(["resync", "resync 2"])
+
+
+@law
+@given(st.lists(st.one_of(logs, lines_of_ours, messages_of(st.just(OURS)), breaks_of_ours), max_size=15))
+def test_whatever_a_log_says_nothing_raises_and_no_line_is_doubled(said: list[Message | str]) -> None:
+    connection = KernelConnection()
+    connection.register(started())
+    connection.receive(heard("iopub", LOG, parent=""), 1)
+    connection.receive(stdout("first", msg_id="k_1_1"), 1)
+    effects = []
+    for item in said:
+        if isinstance(item, Message):
+            effects += connection.receive(item, 1)
+        else:
+            connection.reconnected(item)
+    effects += connection.resume_failed("resync", 2)
+    effects += connection.died("over", 3)
+    events = [event for effect in effects if isinstance(effect, Emit) for event in effect.events]
+    told = [event for event in events if isinstance(event, Stdout) and event.text == "x"]
+    assert len(told) <= sum(isinstance(item, Message) and item.content.get("text") == "x" for item in said)
+    assert [event.seq for event in events] == list(range(3, len(events) + 3))
+    assert [type(event) is Finished for event in events] == [False] * (len(events) - 1) + [True]
 
 
 # -- codecs ------------------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ def password_server(password: str) -> Iterator[Server]:
     from jupyter_server.auth.security import passwd
 
     port = free_port()
-    hashed = passwd(password, algorithm="sha1")  # type: ignore[no-untyped-call]
+    hashed = passwd(password, algorithm="sha1")
     command = _jupyter(
         f"--ServerApp.port={port}", "--IdentityProvider.token=", f"--PasswordIdentityProvider.hashed_password={hashed}"
     )

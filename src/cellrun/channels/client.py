@@ -117,10 +117,12 @@ class KernelClient:
         return reply.content
 
     async def wake(self) -> None:
-        """A request that makes the kernel's event loop turn: an interrupt reaches a cell that awaits
-        only then. Its reply is nobody's."""
+        """After an interrupt: a request that makes the kernel's event loop turn, since a cell that awaits
+        notices the interrupt only then; and whose reply shows if the cell's own reply will never come."""
+        probe_id = self.new_id()
+        self._connection.interrupted(probe_id)
         with contextlib.suppress(CellrunError):
-            await self.channel.send(self._request("shell", "kernel_info_request", {}, self.new_id()))
+            await self.channel.send(self._request("shell", "kernel_info_request", {}, probe_id))
 
     async def answer_input(self, execution: Execution, value: str) -> None:
         """The `input_reply` to the execution's input request."""

@@ -97,7 +97,7 @@ class ZmqChannel(Channel):
         count = 0
         for name, socket in self._sockets.items():
             # Looking first is cheaper than an exception for each empty socket.
-            while socket.get(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator]
+            while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 if name == "iopub" and self._inbox.full and not unbounded:
                     break
                 try:

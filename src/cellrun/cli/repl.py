@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
@@ -24,7 +25,8 @@ from cellrun.limits import Limits
 from cellrun.session import AsyncSession
 from cellrun.settings import Settings
 
-_COMPLETION_TIMEOUT = 1.0
+# The first completion of a kernel loads its completer, which takes seconds.
+_COMPLETION_TIMEOUT = 5.0
 
 
 async def repl(settings: Settings) -> int:
@@ -101,13 +103,18 @@ class KernelCompleter(Completer):
 
 def _keys(session: AsyncSession) -> KeyBindings:
     keys = KeyBindings()
+    in_order = asyncio.Lock()  # a second Enter waits for what the first one comes to
 
     @keys.add("enter")
     async def _(event: KeyPressEvent) -> None:
         """Runs what is complete; otherwise a new line, with the indent that the kernel proposes."""
-        buffer = event.current_buffer
+        async with in_order:
+            await enter(event.current_buffer)
+
+    async def enter(buffer: Buffer) -> None:
         text = buffer.document.text
-        if not text.strip() or (buffer.document.is_cursor_at_the_end and text.endswith("\n")):
+        last_line_is_blank = "\n" in text and not buffer.document.current_line.strip()
+        if not text.strip() or (buffer.document.is_cursor_at_the_end and last_line_is_blank):
             buffer.validate_and_handle()
             return
         try:

@@ -7,7 +7,7 @@ Rules, from Messaging in Jupyter and from what kernels and servers really do:
   prove that the subscription stands ("iopub_welcome", JEP 65, or the status of our own probe does).
 - The status "restarting", without a parent, comes from the Jupyter server: the process died and what was
   in flight will never be answered. "starting" and an answered probe mean that a new one is there.
-- After a reconnect a probe is sent on shell. Shell answers in order: if the probe's reply comes before
+- After a reconnect, and after an interrupt, a probe is sent on shell. Shell answers in order: if the probe's reply comes before
   the reply of an execution, that reply is lost; the same with its idle on IOPub.
 """
 
@@ -107,9 +107,11 @@ _REMEMBERED: Final = 256  # ended executions whose late output is still told apa
 
 @dataclass(slots=True)
 class _Resync:
-    """A probe after a reconnect: the executions that were under way, and the channels it was answered on."""
+    """A probe after a reconnect (`lossy`) or an interrupt: the executions that were under way, and the
+    channels it was answered on."""
 
     waiting: list[str]
+    lossy: bool
     heard: set[str] = field(default_factory=set)
 
 
@@ -165,8 +167,14 @@ class KernelConnection:
         Not None: the kernel keeps a log and is to be asked for everything after this number."""
         if self._executions:
             self._gaps.reconnected()
-        self._resyncs[probe_id] = _Resync(list(self._executions))
+        self._resyncs[probe_id] = _Resync(list(self._executions), lossy=True)
         return self._resume.begin(probe_id)
+
+    def interrupted(self, probe_id: str) -> None:
+        """An interrupt was sent; a probe with this id will follow on shell. An interrupt that hits a kernel
+        between taking a request and running it leaves that request without a reply (ipykernel: "caught in
+        kernel"): the probe's reply shows it."""
+        self._resyncs[probe_id] = _Resync(list(self._executions), lossy=False)
 
     def resume_failed(self, probe_id: str, now: float) -> list[Effect]:
         """The kernel did not answer the request with this probe in time: what waited for that goes on. Nothing
@@ -297,12 +305,16 @@ class KernelConnection:
             execution = self._executions.get(execution_id)
             if execution is None or ("iopub" if execution.replied else "shell") not in resync.heard:
                 continue
-            self._gaps.lost()
-            events = [execution.dropped("connection", "output may be missing from before the connection broke")]
+            events: list[Event] = []
+            if resync.lossy:
+                self._gaps.lost()
+                events = [execution.dropped("connection", "output may be missing from before the connection broke")]
             if execution.replied:
                 events += execution.feed(_idle(execution_id), now)
-            else:
+            elif resync.lossy:
                 events += execution.outcome_unknown(OUTCOME_UNKNOWN, _LOST_REPLY, now)
+            else:
+                events += execution.abandon("interrupted", "the kernel ended the request without a reply", now)
             self._retire(execution)
             effects.append(Emit(execution_id, events))
         return effects

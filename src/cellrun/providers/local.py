@@ -146,7 +146,10 @@ class LocalLease(Lease):
             await self._ask_to_end()
         await self._stop()
         if self._own_folder:
-            await asyncio.to_thread(shutil.rmtree, self.folder, True)
+            try:
+                await asyncio.to_thread(shutil.rmtree, self.folder, True)
+            except RuntimeError:  # the interpreter is shutting down: there are no more threads to be had
+                shutil.rmtree(self.folder, ignore_errors=True)
         self._provider._leases.discard(self)
 
     async def _ask_to_end(self) -> None:

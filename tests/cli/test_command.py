@@ -1,0 +1,192 @@
+"""The command, as its user runs it: a process, its two outputs, its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from cellrun import fold
+from cellrun.wire import event_from_json
+from tests.support.servers import Server
+
+
+def cellrun(
+    *args: str, stdin: str | None = None, cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cellrun", *args],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        cwd=cwd,
+        env={**os.environ, "HOME": str(cwd), "NO_COLOR": "1", **(env or {})},
+        check=False,
+    )
+
+
+def test_output_goes_where_it_belongs(tmp_path: Path) -> None:
+    done = cellrun("run", "-c", "import sys; print('out'); print('err', file=sys.stderr); 6 * 7", cwd=tmp_path)
+    assert (done.stdout, done.stderr, done.returncode) == ("out\n42\n", "err\n", 0)
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (("run", "-c", "1/0"), 1),
+        (("run", "-c", "import time; time.sleep(20)", "--timeout", "0.5"), 124),
+        (("run", "-c", "import os; os._exit(1)"), 1),
+        (("run",), 2),
+        (("run", "missing.py"), 2),
+        (("run", "-c", "1", "--json", "--ndjson"), 2),
+        (("run", "-c", "1", "--images", "often"), 2),
+        (("run", "-c", "1", "--save", "no/such/folder/x.ipynb"), 2),
+        (("run", "-c", "1", "--server", "nonsense"), 2),
+        (("run", "-c", "1", "--token-file", "missing", "--server", "http://127.0.0.1:9"), 2),
+        (("run", "-c", "1", "--server", "http://127.0.0.1:9"), 3),
+        (("run", "-c", "1", "--kernel", "nope"), 3),
+        (("--version",), 0),
+    ],
+)
+def test_exit_codes_tell_what_happened(args: tuple[str, ...], code: int, tmp_path: Path) -> None:
+    done = cellrun(*args, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert "Traceback (most recent call last):\n  File" not in done.stderr
+
+
+def test_a_server_is_used_with_a_token_from_a_file(free_server: Server, token_server: Server, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{free_server.token}\n")
+    args = ("run", "-c", "6 * 7", "--server", free_server.url)
+    assert cellrun(*args, "--token-file", "token", cwd=tmp_path).stdout == "42\n"
+    assert cellrun(*args, cwd=tmp_path, env={"CELLRUN_TOKEN": free_server.token}).stdout == "42\n"
+    config = tmp_path / ".config" / "cellrun" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'server = "{free_server.url}"\ntoken = "{free_server.token}"\n')
+    assert cellrun("run", "-c", "40 + 2", cwd=tmp_path).stdout == "42\n"
+    wrong = cellrun("run", "-c", "1", "--server", token_server.url, cwd=tmp_path)
+    assert wrong.returncode == 4
+    assert "refused the token" in wrong.stderr
+    assert free_server.token not in wrong.stderr
+
+
+def test_settings_that_are_wrong_are_named_with_their_origin(tmp_path: Path) -> None:
+    done = cellrun("run", "-c", "1", cwd=tmp_path, env={"CELLRUN_TIMEOUT": "soon"})
+    assert done.returncode == 2
+    assert "'timeout' is not valid" in done.stderr
+    assert "CELLRUN_TIMEOUT" in done.stderr
+    (tmp_path / "c.toml").write_text("colour = 1\n")
+    done = cellrun("run", "-c", "1", cwd=tmp_path, env={"CELLRUN_CONFIG": str(tmp_path / "c.toml")})
+    assert done.returncode == 2
+    assert "colour" in done.stderr
+
+
+def test_a_script_runs_cell_by_cell_until_one_fails(tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text(
+        "x = 1\nx\n# %% [markdown]\n# words\n# %%\nprint(x + 1)\n# %%\n1/0\n# %%\nprint('never')\n"
+    )
+    done = cellrun("run", "s.py", "--save", "out.ipynb", cwd=tmp_path)
+    assert (done.stdout, done.returncode) == ("1\n2\n", 1)
+    assert "ZeroDivisionError" in done.stderr
+    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert [cell.outputs[0].output_type for cell in notebook.cells] == ["execute_result", "stream", "error"]
+
+
+def test_a_notebook_is_run_and_saved_with_its_texts(tmp_path: Path) -> None:
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+    notebook = new_notebook(cells=[new_markdown_cell("# title"), new_code_cell("print('hi')"), new_code_cell("2")])
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    done = cellrun("run", "in.ipynb", "--save", "out.ipynb", cwd=tmp_path)
+    assert (done.stdout, done.returncode) == ("hi\n2\n", 0)
+    saved = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    assert [cell.cell_type for cell in saved.cells] == ["markdown", "code", "code"]
+    assert saved.cells[1].outputs[0].text == "hi\n"
+
+
+def test_standard_input_is_code_with_a_dash_and_input_without(tmp_path: Path) -> None:
+    assert cellrun("run", "-", stdin="print('from stdin')", cwd=tmp_path).stdout == "from stdin\n"
+    done = cellrun("run", "-c", "print(input('name? '))", stdin="Ada\n", cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("Ada\n", "name? ")
+    assert "EOFError" in cellrun("run", "-c", "input()", stdin="", cwd=tmp_path).stderr
+
+
+def test_json_is_the_result_and_ndjson_the_events(tmp_path: Path) -> None:
+    done = cellrun("run", "-c", "print('a'); 1", "--json", cwd=tmp_path)
+    result = json.loads(done.stdout)
+    assert (result["status"], result["stdout"], result["text"]) == ("ok", "a\n", "a\n1")
+    done = cellrun("run", "-c", "print('a'); 1/0", "--ndjson", cwd=tmp_path)
+    events = [event_from_json(line) for line in done.stdout.splitlines()]
+    assert fold(events).status == "error"
+    assert done.returncode == 1
+    (tmp_path / "s.py").write_text("print(1)\n# %%\nprint(2)\n")
+    result = json.loads(cellrun("run", "s.py", "--json", cwd=tmp_path).stdout)
+    assert (result["stdout"], len(result["cells"])) == ("1\n2\n", 2)
+
+
+def test_pictures_are_saved_and_named_and_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "plot.py").write_text("import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()\n")
+    for number in (1, 2):
+        done = cellrun("run", "plot.py", cwd=tmp_path)
+        assert done.stderr == f"cellrun: picture saved as plot-{number}.png\n"
+        assert (tmp_path / f"plot-{number}.png").read_bytes().startswith(b"\x89PNG")
+    done = cellrun("run", "plot.py", "--images", "off", cwd=tmp_path)
+    assert "<Figure" in done.stdout
+
+
+def test_a_file_that_the_code_writes_is_in_the_folder_of_the_caller(tmp_path: Path) -> None:
+    assert cellrun("run", "-c", "open('made.txt', 'w').write('x');", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "made.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize(("times", "code", "said"), [(1, 130, "interrupted"), (2, 130, "Ctrl-C again quits")])
+def test_ctrl_c_interrupts_and_a_second_one_quits(times: int, code: int, said: str, tmp_path: Path) -> None:
+    once = "time.sleep(30)"
+    twice = "try:\n    print('on', flush=True); time.sleep(30)\nexcept KeyboardInterrupt:\n    print('tidy', flush=True); time.sleep(30)"
+    code_text = f"import time; print('on', flush=True); {once}" if times == 1 else f"import time\n{twice}"
+    command = [sys.executable, "-m", "cellrun", "run", "-c", code_text]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "on\n"
+    process.send_signal(signal.SIGINT)
+    if times == 2:
+        assert process.stdout.readline() == "tidy\n"
+        process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    _, stderr = process.communicate(timeout=15)
+    assert time.monotonic() - started < 8
+    assert process.returncode == code
+    assert said in stderr
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m cellrun run -c 'for i in range(200000): print(i)' | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=40, cwd=tmp_path, check=False
+    )
+    assert done.stdout == "0\n"
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_says_what_is_there(free_server: Server, tmp_path: Path) -> None:
+    done = cellrun("doctor", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "kernel 'python3' starts and runs code" in done.stdout
+    assert "containment: none" in done.stdout
+    done = cellrun("doctor", "--server", free_server.url, cwd=tmp_path, env={"CELLRUN_TOKEN": free_server.token})
+    assert done.returncode == 0
+    assert "server answers: version" in done.stdout
+    done = cellrun("doctor", "--server", free_server.url, cwd=tmp_path, env={"CELLRUN_TOKEN": "wrong"})
+    assert done.returncode == 4
+    assert "→" in done.stdout
+    done = cellrun("doctor", "--kernel", "nope", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "python -m ipykernel install" in done.stdout
