@@ -31,6 +31,7 @@ def free_server() -> Iterator[Server]:
     """Jupyter Server with a base path and its rate limits off."""
     with servers.jupyter_server("--ZMQChannelsWebsocketConnection.limit_rate=False", base="/some/base/") as server:
         yield server
+        assert server.kernels() == [], "the tests have left kernels on the server"
 
 
 @pytest.fixture(scope="session")

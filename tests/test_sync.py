@@ -102,10 +102,10 @@ def test_closing_twice_is_fine_and_forgetting_warns() -> None:
 
 def test_ctrl_c_interrupts_the_cell_and_the_session_lives() -> None:
     program = """
-import _thread, threading, cellrun
+import os, signal, threading, cellrun
 with cellrun.Session() as session:
     session.run("x = 1")
-    threading.Timer(1.0, _thread.interrupt_main).start()
+    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     try:
         session.run("import time; time.sleep(30)")
     except KeyboardInterrupt:

@@ -28,7 +28,6 @@ from cellrun.events import (
 )
 from cellrun.result import DisplayOutput, ErrorInfo, Omission, Output, PageOutput, Result, StreamOutput
 from cellrun.wire import (
-    VERSION,
     event_from_dict,
     event_from_json,
     event_to_dict,
@@ -94,10 +93,6 @@ SPELLINGS: list[tuple[Event, str, dict[str, Any]]] = [
 
 def test_every_event_is_in_the_table_of_spellings() -> None:
     assert {type(event) for event, _, _ in SPELLINGS} == set(typing.get_args(Event))
-
-
-def test_the_version_is_the_first() -> None:
-    assert VERSION == 1
 
 
 @pytest.mark.parametrize(("event", "name", "fields"), SPELLINGS)

@@ -8,7 +8,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
+from cellrun.channels.websocket import CONNECTION_LOST
 from cellrun.errors import CellrunError
+from cellrun.limits import Limits
 from cellrun.mime import image_url, is_opaque, joined
 from cellrun.providers.jupyter_server import JupyterServer
 from cellrun.result import DisplayOutput, ErrorInfo, Omission, PageOutput, Result
@@ -55,12 +57,17 @@ class JupyterCodeExecuter:
     async def run(self) -> ResultModel:
         """Runs the snippet; the same model is in `.result`."""
         started = time.monotonic()
+        budget = 60.0 if self.timeout is None else max(float(self.timeout), 0.1)
+        # As much as the caller has memory for: the three strings were never cut.
+        limits = Limits(start_timeout=budget, text=1 << 50, displays=1 << 50, outputs=1 << 40)
         try:
-            provider = JupyterServer(self.base_url, token=self._token, password=self._password)
-            async with provider, AsyncSession(provider) as session:
+            provider = JupyterServer(
+                self.base_url, token=self._token, password=self._password, timeout=min(10.0, budget)
+            )
+            async with provider, AsyncSession(provider, limits=limits) as session:
                 left = None if self.timeout is None else max(0.0, self.timeout - (time.monotonic() - started))
                 self.result = to_model(await session.run(self.code, timeout=left))
-        except (CellrunError, ValueError) as error:
+        except (CellrunError, ValueError, TypeError) as error:
             text = f"Error: {error}"
             if self.timeout is not None and time.monotonic() - started >= self.timeout:
                 text += TIMED_OUT
@@ -94,7 +101,8 @@ def to_model(result: Result) -> ResultModel:
     if result.status == "timeout":
         stderr += TIMED_OUT
     elif result.status == "kernel_died":
-        stderr += f"\nThe kernel died: {result.reason}"
+        lost = (result.reason or "").startswith(CONNECTION_LOST)
+        stderr += f"\n{'Error' if lost else 'The kernel died'}: {result.reason}"
     return ResultModel(stdout=result.stdout.strip(), stderr=stderr.strip(), result="\n".join(shown).strip())
 
 

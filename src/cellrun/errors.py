@@ -5,9 +5,10 @@
     ├── ConnectionFailed      no server there, TLS refused, a proxy in the way, a timeout of the network
     ├── KernelStartError      the kernel did not come up
     ├── SessionLost           the session has ended; a new one is needed
-    ├── LimitExceeded         a limit of ours was reached (message size, queue length, file size)
+    ├── LimitExceeded         too many runs wait on one session
     ├── ProtocolError         the other side said something that the protocol does not know
     ├── Unsupported           this provider or kernel cannot do what was asked
+    ├── SettingsError         a setting of the command is not valid (in `cellrun.settings`)
     └── ExecutionFailed       raised by Result.raise_for_error() and by nothing else
 
 Every message says what was wrong, what was expected and what to do. None holds a secret: URLs pass

@@ -10,8 +10,9 @@ from cellrun.providers.base import CHUNK, FileInfo, FileStore
 class Files:
     """Files in the session's working folder. Paths are relative to it, with `/`, and stay beneath it.
 
-    Every call raises ValueError for a path that leads out, FileNotFoundError, IsADirectoryError or
-    PermissionError as `open` does, Unsupported where the provider has no files, and the errors of
+    Every call raises ValueError for a path that leads out, FileNotFoundError, IsADirectoryError,
+    NotADirectoryError, PermissionError or another OSError as the system or the server has it (a link: OSError;
+    a folder that is read, on a server: PermissionError), Unsupported where the provider has no files, and the errors of
     starting a kernel, since the folder comes with it.
     """
 
@@ -41,7 +42,7 @@ class Files:
         return await (await self._open_store()).list(path)
 
     async def delete(self, path: str) -> None:
-        """Removes a file or an empty folder."""
+        """Removes a file, or a folder (locally only an empty one)."""
         await (await self._open_store()).delete(path)
 
 

@@ -38,7 +38,7 @@ class Limits:
     `displays`          bytes of displayed data that the Result keeps, first and last half
     `outputs`           separate outputs that the Result keeps, of streams and of displays each
     `stream_buffer`     bytes of events waiting for a slow reader of `stream()`: at this mark the
-                        kernel's output is no longer read until the reader has caught up (half)
+                        kernel's output is no longer read until the reader has caught up
     `queue_length`      runs that may wait on one session; one more raises LimitExceeded
     `late_events`       events of finished executions kept for a slow listener of `late()`
     ==================  ======================================================================

@@ -42,7 +42,7 @@ class RunOptions:
 
 class EventQueue:
     """The events that a reader of `stream()` has not taken yet. Bounded by bytes: above the mark
-    `put` gives an awaitable that is done when half is gone; `lift` ends that for good."""
+    `put` gives an awaitable that is done when all is taken; `lift` ends that for good."""
 
     def __init__(self, high: int) -> None:
         self._events: deque[tuple[Event, int]] = deque()

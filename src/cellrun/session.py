@@ -17,7 +17,7 @@ from cellrun.events import Event, InputRequest
 from cellrun.files import Files
 from cellrun.limits import KILL_CONFIRMATION, UNSET, Limits, Unset
 from cellrun.notebook import History
-from cellrun.protocol.execution import Execution
+from cellrun.protocol.execution import Execution, State
 from cellrun.protocol.timing import Action, Timing, plan
 from cellrun.providers import Provider, provider_for
 from cellrun.providers.base import Lease, finish
@@ -42,6 +42,7 @@ class AsyncSession:
     def __init__(self, provider: Provider | str | None = None, *, limits: Limits | None = None) -> None:
         self._owns_provider = not isinstance(provider, Provider)
         self._provider = provider_for(provider)
+        self._attached = False
         self._limits = limits or Limits()
         self._lease: Lease | None = None
         self._client: KernelClient | None = None
@@ -108,6 +109,8 @@ class AsyncSession:
             await self._lease.release()
         if self._owns_provider:
             await self._provider.aclose()
+        elif self._attached:
+            await self._provider.detach()
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if not getattr(self, "_closed", True) and self._lease is not None:
@@ -133,6 +136,7 @@ class AsyncSession:
     ) -> Result:
         """Runs a cell and gives its Result; what the code does wrong is data in it.
 
+        store_history   whether the cell counts and can be recalled in the kernel
         timeout         seconds from the start of the execution; then it is interrupted, after a grace
                         killed. None: no limit. Left out: what the session's Limits say
         queue_timeout   seconds to wait for earlier runs; then the status is "timeout" and nothing ran
@@ -309,7 +313,7 @@ class AsyncSession:
                     run.execution.stop("timeout", f"the time limit of {run.options.timeout:g} s was reached")
                 if run.queue is not None:
                     run.queue.lift()
-                self._spawn(self._send_interrupt(client))
+                self._spawn(self._send_interrupt(run, client))
             elif action is Action.KILL:
                 timing.killed = now
                 self._ours_to_kill = True
@@ -321,14 +325,21 @@ class AsyncSession:
             else:
                 run.deliver(client.abandon(run.execution, self._lost or ""))
 
-    async def _send_interrupt(self, client: KernelClient) -> None:
+    async def _send_interrupt(self, run: Run, client: KernelClient) -> None:
         """The interrupt itself, and a request that makes the kernel's loop turn: an awaiting cell notices
         the interrupt only then. Failures show in the cell not ending."""
+        await self._until_begun(run)
         with contextlib.suppress(Exception):
             assert self._lease is not None
             await self._lease.interrupt()
         with contextlib.suppress(Exception):
             await client.wake()
+
+    async def _until_begun(self, run: Run) -> None:
+        """A kernel that has not begun with a cell ignores an interrupt, and then runs the cell."""
+        limit = time.monotonic() + self._limits.grace / 2
+        while run.execution.state is State.SENT and time.monotonic() < limit:
+            await asyncio.sleep(0.005)
 
     def _answer_input(self, run: Run, request: InputRequest) -> None:
         self._spawn(self._answer(run, request))
@@ -352,6 +363,7 @@ class AsyncSession:
         if run is None or not run.sent or self._client is None or self._lease is None:
             return
         run.execution.stop("interrupted", "interrupt() was called")
+        await self._until_begun(run)
         await self._lease.interrupt()
         await self._client.wake()
 
@@ -376,6 +388,9 @@ class AsyncSession:
         """A ready kernel: the one that is there, a new one, or another one after a death."""
         async with self._kernel_lock:
             if self._lease is None:
+                if not self._attached:
+                    self._provider.attach()
+                    self._attached = True
                 try:
                     async with asyncio.timeout(timeout + 1.0):
                         lease = await self._provider.acquire(timeout)

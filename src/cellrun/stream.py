@@ -75,7 +75,7 @@ class AsyncStream:
         """The Result, the same that `run()` gives. Raises RuntimeError before the end."""
         run = self._entered()
         if not run.ended:
-            raise RuntimeError("the run has not ended: iterate to the end, or `await stream.finish()`")
+            raise RuntimeError("the run has not ended: iterate to the end, or call finish()")
         return run.raise_or_result()
 
     async def finish(self) -> Result:

@@ -1,4 +1,5 @@
-"""The blocking twin: the same names as the async session, over one portal."""
+"""The blocking twin: the names of the async session, over one portal, without `late` and `send_comm`, which
+make sense only beside a running loop."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A session for blocking code; see AsyncSession, whose names, parameters and errors it has.
+    """A session for blocking code; see AsyncSession, whose parameters and errors it has.
 
     Callbacks (`on_input`, `on_event`) are called on the portal's thread. Ctrl-C during a call interrupts the
     cell and raises KeyboardInterrupt. Sessions left open are closed when the process ends.
@@ -168,6 +169,10 @@ class Stream:
     def result(self) -> Result:
         return self._entered().result
 
+    def finish(self) -> Result:
+        """Passes over the remaining events and gives the Result."""
+        return portal.call(self._entered().finish())
+
     def interrupt(self) -> None:
         portal.call(self._entered().interrupt())
 
@@ -178,7 +183,7 @@ class Stream:
 
 
 class BlockingFiles:
-    """The files of a blocking session; see `cellrun.files.Files`."""
+    """The files of a blocking session; see `cellrun.files.Files`. Data is held whole."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._files = session.files
@@ -200,7 +205,7 @@ def run(
     code: str,
     provider: Provider | str | None = None,
     *,
-    timeout: float | None = None,
+    timeout: float | Unset | None = UNSET,
     stdin: Iterable[str] | None = None,
     on_input: OnInput | None = None,
     on_event: OnEvent | None = None,

@@ -21,9 +21,6 @@ from cellrun.errors import ProtocolError
 from cellrun.events import Event
 from cellrun.result import DisplayOutput, ErrorInfo, Omission, Output, PageOutput, Result, StreamOutput
 
-VERSION: Final = 1
-"""Raised when an old reader could misread what a new writer says; new keys alone do not raise it."""
-
 _CLASSES: Final = typing.get_args(Event)
 _NAME_OF: Final = {cls: re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower() for cls in _CLASSES}
 _CLASS_OF: Final = {name: cls for cls, name in _NAME_OF.items()}

@@ -9,7 +9,7 @@ from tests.protocol.says import OURS, heard, reply, started, status, stdout
 from cellrun.events import Event
 from cellrun.protocol.kernel import Effect, Emit, KernelConnection
 from cellrun.protocol.message import Message
-from cellrun.protocol.resume import LOG, numbered
+from cellrun.protocol.resume import LOG
 
 Item = TypeVar("Item")
 
@@ -67,7 +67,7 @@ class World:
 
     def carry(self, channel: str) -> None:
         way = self._ways[channel]
-        if not way or not self._in_step(way[0]):
+        if not way:
             return
         message = way.pop(0)
         self._carried.append(message)
@@ -119,10 +119,6 @@ class World:
         if not self._answering:
             self.lose_patience(-1)
 
-    def _in_step(self, message: Message) -> bool:
-        """Whether nothing older is under way on another channel."""
-        return all(_number(message) <= _number(way[0]) for way in self._ways.values() if way)
-
     def _say(self, message: Message) -> None:
         self._number += 1
         assert isinstance(message.header, dict)
@@ -145,9 +141,3 @@ class World:
 
 def _left(items: list[Item], lost: int) -> list[Item]:
     return [item for bit, item in enumerate(items) if not lost >> bit & 1]
-
-
-def _number(message: Message) -> int:
-    place = numbered(message.msg_id)
-    assert place is not None
-    return place[1]

@@ -113,7 +113,7 @@ def test_another_process_numbers_anew() -> None:
     gaps = Gaps()
     saw(gaps, 1)
     gaps.reconnected()
-    saw(gaps, 100, 101, kernel="kernel_8")
+    saw(gaps, 100, 101, kernel="another_8")
     assert gaps.lost() == 0
 
 
@@ -167,3 +167,23 @@ def test_digits_without_end_are_passed_over() -> None:
     gaps = Gaps()
     gaps.saw("kernel_7_" + "9" * 5_000, "run", ours=True)
     assert gaps.lost() == 0
+
+
+def test_children_of_the_kernel_end_no_counting() -> None:
+    gaps = Gaps()
+    saw(gaps, 1)
+    gaps.reconnected()
+    saw(gaps, 5)
+    saw(gaps, 5, 6, kernel="kernel_8")
+    assert gaps.lost() == 3
+
+
+def test_what_another_channel_was_ahead_of_is_missed_too() -> None:
+    gaps = Gaps()
+    saw(gaps, 1, 2)
+    gaps.saw("kernel_7_5", "run", ours=True, iopub=False)
+    saw(gaps, 3)
+    gaps.saw("kernel_7_2", "run", ours=True, iopub=False)
+    gaps.reconnected()
+    saw(gaps, 6)
+    assert gaps.lost() == 1

@@ -611,6 +611,25 @@ def test_a_server_that_restarts_the_kernel_ends_the_waiting() -> None:
     assert connection.reconnected("again") is None
 
 
+def test_a_notice_of_the_server_is_told_at_once_and_leaves_the_order_as_it_is() -> None:
+    connection = resuming(status("busy"))
+    header = {"msg_id": "client_9_1", "msg_type": "stream", "session": "client"}
+    content = {"name": "stderr", "text": "IOPub message rate exceeded"}
+    notice = Message("iopub", header, {"msg_id": OURS, "session": "client"}, {}, content)
+    told = receive(connection, numbered(stdout("2"), 3), notice, numbered(stdout("1"), 2), all_sent())
+    assert [type(event) for event in events_of(told)] == [Started, OutputDropped, Stdout, Stdout]
+    assert [event.text for event in events_of(told) if isinstance(event, Stdout)] == ["1", "2"]
+
+
+def test_what_an_execution_lost_that_we_gave_up_is_no_loss_of_the_next() -> None:
+    connection = broken(numbered(status("busy"), 1))
+    receive(connection, numbered(stdout("x"), 9))
+    connection.abandon(connection.executions[OURS], "killed", 3)
+    connection.register(started("next"))
+    effects = receive(connection, numbered(reply(parent="next"), 10), numbered(status("idle", parent="next"), 11))
+    assert [type(event) for event in events_of(effects, "next")] == [Finished]
+
+
 # -- hostile words -----------------------------------------------------------------------------------
 
 

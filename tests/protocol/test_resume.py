@@ -70,7 +70,7 @@ def test_an_id_of_a_session_is_a_process_and_a_number(msg_id: str, place: tuple[
 
 
 def test_messages_go_on_as_they_come() -> None:
-    assert receive(Resume(), said(5), said(4), said(9, kernel="kernel_2"), said(1)) == [5, 4, 9, 1]
+    assert receive(Resume(), said(5), said(4), said(9, kernel="another_1"), said(1)) == [5, 4, 9, 1]
 
 
 def test_the_kernels_word_that_it_keeps_a_log_is_nobodys_message() -> None:
@@ -254,3 +254,38 @@ def test_an_answer_with_another_token_ends_no_waiting(token: object) -> None:
 @pytest.mark.parametrize("after", [None, -1, 10**400, "3", [], {}])
 def test_the_number_in_the_answer_is_ours_to_know(after: object) -> None:
     assert receive(resuming(), said(4), answer(after=after)) == [4]
+
+
+# -- what is not the kernel's own --------------------------------------------------------------------
+
+
+def test_what_a_child_of_the_kernel_prints_waits_too_and_ends_no_waiting() -> None:
+    resume = resuming()
+    assert receive(resume, said(5), said(4, kernel="kernel_2"), said(4)) == []
+    assert receive(resume, answer()) == [4, 4, 5]
+    receive(resume, said(99, kernel="kernel_2"))
+    assert resume.begin("next") == 5
+
+
+def test_a_notice_of_the_server_ends_no_waiting() -> None:
+    resume = resuming()
+    header = {"msg_id": "client_9_1", "msg_type": "stream", "session": "client"}
+    notice = Message("iopub", header, {"session": "client"}, {}, {})
+    assert resume.receive(notice) == [notice]
+    assert receive(resume, said(5), said(4), answer()) == [4, 5]
+
+
+def test_channels_that_are_ahead_of_iopub_do_not_say_what_came_on_it() -> None:
+    resume = Resume()
+    receive(resume, log(), said(3), said(9, channel="stdin"), reply(msg_id="kernel_1_8"))
+    assert resume.begin("token") == 3
+    assert receive(resume, reply(msg_id="kernel_1_8"), answer(replies=[kept(reply(msg_id="kernel_1_8"))])) == []
+
+
+def test_what_was_not_answered_in_full_is_asked_for_again_until_all_is_settled() -> None:
+    resume = resuming(3)
+    receive(resume, said(9), answer(complete=False))
+    assert resume.begin("second") == 3
+    resume.give_up()
+    resume.settled()
+    assert resume.begin("third") == 9

@@ -1,4 +1,4 @@
-"""The bounded place between a socket and the reader: two water marks, no message lost."""
+"""The bounded place between a socket and the reader: a mark to stop at, no message lost."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import Callable
 
 from cellrun.channels.base import Gone, Incoming
-from cellrun.protocol.message import Message
 
 # A single message can be larger than any bound, so this is a mark, not a cap: above it nothing more is
-# read from the socket, below half of it reading goes on.
+# read from the socket until the reader has taken what is there.
 HIGH_WATER = 4 * 1024 * 1024
 _OVERHEAD = 512
 
@@ -70,14 +69,3 @@ class Inbox:
             if self._on_room is not None:
                 self._on_room()
         return items
-
-
-def content_size(message: Message) -> int:
-    """About how much memory a decoded message takes: the texts of its content and its buffers."""
-    size = sum(len(buffer) for buffer in message.buffers)
-    for value in message.content.values():
-        if isinstance(value, str):
-            size += len(value)
-        elif isinstance(value, dict):
-            size += sum(len(item) for item in value.values() if isinstance(item, str))
-    return size

@@ -24,6 +24,7 @@ from cellrun.errors import CellrunError, ConnectionFailed, ProtocolError
 from cellrun.protocol import ws_json, ws_v1
 from cellrun.protocol.message import Message
 
+CONNECTION_LOST: Final = "the connection to the server was lost and could not be restored"
 PING_INTERVAL: Final = 10.0
 PING_TIMEOUT: Final = 10.0
 _REMEMBERED: Final = 10_000
@@ -126,7 +127,7 @@ class WebSocketChannel(Channel):
                 self._inbox.put(Reconnected())
                 self._connected.set()
         except CellrunError as error:
-            self._end(f"the connection to the server was lost and could not be restored: {error}")
+            self._end(f"{CONNECTION_LOST}: {error}")
         except asyncio.CancelledError:
             raise
         except Exception as error:  # a fault of ours may not leave the reader of this channel waiting

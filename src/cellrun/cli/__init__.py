@@ -1,5 +1,5 @@
 """The command. Exit codes: 0 ok, 1 the code failed, 2 usage, 3 plumbing, 4 authentication, 124 timeout,
-130 interrupted."""
+130 interrupted, 141 whoever read our output has gone."""
 
 from __future__ import annotations
 

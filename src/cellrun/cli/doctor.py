@@ -42,6 +42,8 @@ async def doctor(settings: Settings) -> int:
     code = 0
     for finding in machine():
         print(finding)
+        if finding.verdict == "fail":
+            code = 3
     checks = server(settings) if settings.server is not None else local(settings)
     async for finding, exit_code in checks:
         print(finding, flush=True)
@@ -112,7 +114,10 @@ async def server(settings: Settings) -> AsyncIterator[tuple[Finding, int]]:
             async with AsyncSession(provider) as session:
                 result = await session.run("", timeout=30)
                 took = time.monotonic() - started
-                yield Finding("ok" if result.ok else "fail", f"a kernel starts and runs code ({took:.1f} s)"), 0
+                if result.ok:
+                    yield Finding("ok", f"a kernel starts and runs code ({took:.1f} s)"), 0
+                else:
+                    yield Finding("fail", f"a kernel runs no code: {result.status}: {result.reason}"), 3
         except AuthenticationError as error:
             yield Finding("fail", str(error), "`jupyter server list` on that machine shows the token"), 4
         except CellrunError as error:

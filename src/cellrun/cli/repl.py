@@ -107,7 +107,7 @@ def _keys(session: AsyncSession) -> KeyBindings:
 
     @keys.add("enter")
     async def _(event: KeyPressEvent) -> None:
-        """Runs what is complete; otherwise a new line, with the indent that the kernel proposes."""
+        """Runs what is complete; otherwise a new line, indented as the last one, or deeper after a colon."""
         async with in_order:
             await enter(event.current_buffer)
 

@@ -29,7 +29,7 @@ from cellrun.launch.descendants import kill_family
 # A kernel's sockets lie at <folder>/k-5: a unix socket's path holds 107 bytes.
 _LONGEST_FOLDER: Final = 90
 _STDERR_KEPT: Final = 16 * 1024
-MARK: Final = "CELLRUN_KERNEL"
+MARK: Final = "_CELLRUN_FAMILY"  # no name that could be a setting of ours
 
 
 class KernelProcess:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cellrun.protocol.resume import numbered
+from cellrun.protocol.resume import forked, numbered
 
 _NUMBERS_OF_A_PROBE: Final = 3
 
@@ -21,28 +21,40 @@ class Gaps:
     def __init__(self) -> None:
         self._prefix: str | None = None
         self._highest = 0
+        self._published = 0  # the highest on IOPub
+        self._ahead: set[int] = set()  # numbers above that, of the other channels
         self._since: int | None = None
         self._seen = 0
         self._strangers: set[str] = set()
 
-    def saw(self, msg_id: str, parent_id: str, *, ours: bool) -> None:
+    def saw(self, msg_id: str, parent_id: str, *, ours: bool, iopub: bool = True) -> None:
         place = numbered(msg_id)
         if place is None:
             return
         prefix, number = place
-        if prefix != self._prefix:  # another kernel process: its numbers start anew
+        if self._prefix is None or not forked(prefix, self._prefix):  # another kernel: its numbers start anew
             self._prefix, self._highest, self._since = prefix, number, None
+            self._published, self._ahead = number, set()
+            return
+        if prefix != self._prefix:  # what a child of the kernel prints has numbers of its own
             return
         self._highest = max(self._highest, number)
+        if not iopub:
+            if number > self._published:
+                self._ahead.add(number)
+        elif number > self._published:
+            self._published = number
+            self._ahead = {other for other in self._ahead if other > number}
         if self._since is not None and number > self._since:
             self._seen += 1
             if not ours:
                 self._strangers.add(parent_id)
 
     def reconnected(self) -> None:
-        """From here on every number is expected. Several breaks in a row count as one."""
+        """From here on every number is expected, and before it those that another channel was ahead of.
+        Several breaks in a row count as one."""
         if self._since is None:
-            self._since, self._seen = self._highest, 0
+            self._since, self._seen = self._published, len(self._ahead)
             self._strangers.clear()
 
     def closed(self) -> None:

@@ -7,8 +7,9 @@ Rules, from Messaging in Jupyter and from what kernels and servers really do:
   prove that the subscription stands ("iopub_welcome", JEP 65, or the status of our own probe does).
 - The status "restarting", without a parent, comes from the Jupyter server: the process died and what was
   in flight will never be answered. "starting" and an answered probe mean that a new one is there.
-- After a reconnect, and after an interrupt, a probe is sent on shell. Shell answers in order: if the probe's reply comes before
-  the reply of an execution, that reply is lost; the same with its idle on IOPub.
+- After a reconnect, and after an interrupt, a probe is sent on shell. Shell answers in order: if the
+  probe's reply comes before the reply of an execution, that reply will not come; the same with its idle
+  on IOPub.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from cellrun.protocol.execution import Execution, State
 from cellrun.protocol.gaps import Gaps
 from cellrun.protocol.message import Message
 from cellrun.protocol.outputs import translate
-from cellrun.protocol.resume import Resume
+from cellrun.protocol.resume import Resume, foreign
 
 
 class KernelState(Enum):
@@ -198,18 +199,17 @@ class KernelConnection:
 
     def receive(self, message: Message, now: float) -> list[Effect]:
         was_waiting = self._resume.waiting
-        effects: list[Effect] = []
-        for ready in self._resume.receive(message):
-            effects += self._receive(ready, now)
+        released = self._resume.receive(message)
         if was_waiting and not self._resume.waiting and self._resume.complete:
-            self._gaps.closed()
-        return effects
+            self._gaps.closed()  # before what was released: an end among it must not count what is no output
+        return [effect for ready in released for effect in self._receive(ready, now)]
 
     def _receive(self, message: Message, now: float) -> list[Effect]:
         parent = message.parent_id
         execution = self._executions.get(parent)
         ours = any(parent in known for known in (self._executions, self._requests, self._resyncs, self._ended))
-        self._gaps.saw(message.msg_id, parent, ours=ours or not parent)
+        if not foreign(message):
+            self._gaps.saw(message.msg_id, parent, ours=ours or not parent, iopub=message.channel == "iopub")
         effects: list[Effect] = []
         if message.channel == "iopub":
             if not parent and message.msg_type == "status":
@@ -254,6 +254,9 @@ class KernelConnection:
 
     def _retire(self, execution: Execution) -> None:
         self._executions.pop(execution.execution_id, None)
+        if not self._executions:
+            self._resume.settled()
+            self._gaps.closed()  # what this one has lost is no loss of the next
         self._ended[execution.execution_id] = None
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)

@@ -30,8 +30,8 @@ class FileInfo:
 class FileStore(ABC):
     """The files in a kernel's working folder. Paths are relative, with `/`, and stay beneath it.
 
-    All calls raise FileNotFoundError, IsADirectoryError or PermissionError as `open` does, LimitExceeded
-    where a size limit is reached, and ConnectionFailed where a server is in between. Cancelled, a write
+    All calls raise FileNotFoundError, IsADirectoryError or PermissionError as `open` does, and
+    ConnectionFailed where a server is in between. Cancelled, a write
     leaves the old file or none, never half of one (locally), or an unfinished upload (on a server).
     """
 
@@ -98,12 +98,16 @@ class Provider(ABC):
     """Gives kernels to sessions. One provider may serve many sessions, on one event loop.
 
     An async context manager; `aclose()` ends every kernel that is still out. Closing twice is fine,
-    forgetting warns (ResourceWarning).
+    forgetting warns (ResourceWarning). A provider that was never entered, as in
+    `AsyncSession(JupyterServer(…))`, belongs to its sessions: with the last of them it lets go of everything
+    it holds, and a later session takes it up again.
     """
 
     def __init__(self) -> None:
         self._closed = False
+        self._entered = False
         self._used = False
+        self._sessions = 0
 
     @abstractmethod
     async def acquire(self, timeout: float) -> Lease:
@@ -112,7 +116,18 @@ class Provider(ABC):
 
     @abstractmethod
     async def _close(self) -> None:
-        """Ends all kernels. Called once."""
+        """Ends all kernels and frees what is shared. A later `acquire` makes it anew."""
+
+    def attach(self) -> None:
+        """A session will use this provider, until it calls `detach`."""
+        self._sessions += 1
+
+    async def detach(self) -> None:
+        """The session has released its kernel."""
+        self._sessions -= 1
+        if self._sessions == 0 and not self._entered and not self._closed:
+            await self._close()
+            self._used = self._sessions > 0
 
     async def aclose(self) -> None:
         if self._closed:
@@ -131,6 +146,7 @@ class Provider(ABC):
 
     def __enter__(self) -> Self:
         self._check_open()
+        self._entered = True
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -138,6 +154,7 @@ class Provider(ABC):
 
     async def __aenter__(self) -> Self:
         self._check_open()
+        self._entered = True
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -127,7 +127,7 @@ class JupyterHttp:
             yield response
 
     async def websocket(self, path: str, params: Mapping[str, str], protocols: tuple[str, ...], timeout: float) -> Any:
-        """An open WebSocket. Raises as `json` does; 404 is a ProtocolError with status 404's words."""
+        """An open WebSocket. Raises as `json` does; NotFound for 404."""
         await self._prepare()
         with self._mapped("GET", path, timeout):
             async with asyncio.timeout(timeout):

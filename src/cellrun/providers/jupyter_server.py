@@ -47,7 +47,7 @@ class JupyterServer(Provider):
     ca_file     certificate authority of your own (PEM); verify=False trusts any certificate
     warm        so many started kernels with open connections are kept ready
     reconnect   seconds for which a broken connection is tried again
-    timeout     seconds for one HTTP request
+    timeout     seconds for one HTTP request, three times that for the start of a kernel
 
     Proxies are taken from the environment. Raises ValueError for an address that cannot be one.
     """
@@ -88,6 +88,7 @@ class JupyterServer(Provider):
         self._leases: set[ServerLease] = set()
         self._warm: deque[ServerLease] = deque()
         self._refilling: asyncio.Task[None] | None = None
+        self._warm_failure: CellrunError | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._leases)} kernels, {len(self._warm)} warm"
@@ -109,14 +110,18 @@ class JupyterServer(Provider):
         return lease
 
     async def ready(self, timeout: float = 60.0) -> None:
-        """Until all `warm` kernels are there. Raises KernelStartError when the time is up first."""
+        """Until all `warm` kernels are there. Raises KernelStartError when the time is up first, or what
+        keeps them from starting."""
         self._check_open()
+        self._entered = True
         self._refill()
         if self._refilling is not None:
             try:
                 await asyncio.wait_for(asyncio.shield(self._refilling), timeout)
             except TimeoutError:
                 raise KernelStartError(f"{len(self._warm)} of {self._warm_wanted} kernels are warm") from None
+            if self._warm_failure is not None and len(self._warm) < self._warm_wanted:
+                raise self._warm_failure
 
     async def check(self) -> dict[str, Any]:
         """What the server says of itself: version, kernelspecs, and that the credentials hold. Raises
@@ -166,7 +171,8 @@ class JupyterServer(Provider):
             try:
                 self._warm.append(await self._start(60.0))
                 failures = 0
-            except CellrunError:
+            except CellrunError as error:
+                self._warm_failure = error
                 # The next acquire meets the same trouble and tells its caller.
                 if failures == len(_PAUSES_AFTER_FAILURES):
                     return
@@ -178,8 +184,10 @@ class JupyterServer(Provider):
             self._refilling.cancel()
             await asyncio.gather(self._refilling, return_exceptions=True)
         await asyncio.gather(*(lease.release() for lease in list(self._leases)))
+        self._warm.clear()
         if self._http_client is not None:
             await self._http_client.aclose()
+            self._http_client = self._files = None
 
     async def _file_store(self) -> FileStore:
         if self._files is None:
@@ -312,7 +320,7 @@ class ServerLease(Lease):
         await self._provider._http.json("POST", f"{self._path}/interrupt", timeout=5.0)
 
     async def kill(self) -> None:
-        """By a restart, which the server does at once whatever the kernel is doing."""
+        """By a restart, which the server does whatever the kernel is doing, within seconds."""
         with contextlib.suppress(CellrunError):
             await self._provider._http.json("POST", f"{self._path}/restart", timeout=10.0)
             self.client.renew()

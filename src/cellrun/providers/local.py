@@ -78,6 +78,7 @@ class LocalKernels(Provider):
         if self._context is not None:
             # Every socket is closed by now; linger=0 keeps a stray one of a library from blocking this.
             self._context.destroy(linger=0)
+            self._context = None
 
 
 class LocalLease(Lease):

@@ -23,7 +23,8 @@ _SNAPSHOT_ENTRIES: Final = 1000
 
 
 def split_path(path: str) -> list[str]:
-    """The parts of a relative path. Raises ValueError for one that is absolute, empty or leads out.
+    """The parts of a relative path. None for the folder itself. Raises
+    ValueError for one that is absolute or leads out.
 
     >>> split_path("a/./b.txt")
     ['a', 'b.txt']

@@ -59,18 +59,23 @@ if folder:
 # The kernel keeps its last messages, up to a bound, and sends them again when asked: see protocol/resume.py.
 # IOPub belongs to a thread of its own, so log and resending happen there.
 _LOG = """\
-import collections, re, sys
+import collections, os, re, sys
 kernel = get_ipython().kernel
 session, thread = kernel.session, sys.stdout.pub_thread
 log, replies = collections.deque(), collections.deque(maxlen=8)
-size, forgotten = 0, 0
-find = re.compile(b'"msg_id": ?"[^"]*_([0-9]+)"').search
+size, forgotten, latest, own = 0, 0, 0, os.getpid()
+find = re.compile(b'"msg_id": ?"[^"]*_([0-9]+)_([0-9]+)"').search
 really_send, session_send = thread._really_send, session.send
 def record(frames, *args, **kwargs):
-    global size, forgotten
+    global size, forgotten, latest
     header = frames[frames.index(b"<IDS|MSG>") + 2]
     length = sum(map(len, frames))
-    log.append((int(find(header)[1]), length, frames))
+    pid, number = map(int, find(header).groups())
+    if pid == own:
+        latest = number
+    else:  # of a forked child, which counts for itself
+        number = latest + 1
+    log.append((number, length, frames))
     size += length
     while len(log) > 1 and (size > {bytes} or len(log) > {messages}):
         forgotten, length, _ = log.popleft()
