@@ -46,7 +46,7 @@ bench: $(STAMP)
 	$(PYTHON) -m bench
 
 soak: $(STAMP)
-	$(PYTHON) -m pytest tests/soak -m soak --override-ini addopts=--strict-markers -q
+	$(PYTHON) -m pytest tests/soak -m soak -q -s
 
 # Versions and hashes, no registry addresses. Needs uv, which nothing else here does.
 lock:

@@ -642,3 +642,33 @@ def test_a_message_of_any_type_may_carry_an_execution_state() -> None:
 def test_an_id_with_digits_without_end_is_an_id() -> None:
     connection = running()
     assert events_of(receive(connection, stdout("x", msg_id="kernel_1_" + "9" * 5_000)))
+
+
+def executing() -> KernelConnection:
+    connection = KernelConnection()
+    connection.register(started())
+    connection.receive(status("busy"), 1)
+    return connection
+
+
+def test_a_request_that_an_interrupt_left_without_a_reply_ends_as_interrupted() -> None:
+    connection = executing()
+    connection.interrupted("wake")
+    connection.receive(status("idle"), 2)
+    (emitted,) = connection.receive(heard("shell", "kernel_info_reply", parent="wake"), 3)
+    assert isinstance(emitted, Emit)
+    (finished,) = emitted.events
+    assert isinstance(finished, Finished)
+    assert (finished.status, finished.reason) == ("interrupted", "the kernel ended the request without a reply")
+
+
+def test_an_interrupted_cell_that_replies_ends_as_it_says() -> None:
+    connection = executing()
+    connection.interrupted("wake")
+    connection.receive(reply(), 2)
+    connection.receive(heard("shell", "kernel_info_reply", parent="wake"), 3)
+    (emitted,) = connection.receive(status("idle", parent="wake"), 4)
+    assert isinstance(emitted, Emit)
+    finished = emitted.events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.status == "ok"

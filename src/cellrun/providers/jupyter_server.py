@@ -29,6 +29,7 @@ from cellrun.providers.http import JupyterHttp, NotFound, Refused, parse_base_ur
 from cellrun.providers.prepare import prepare
 
 _DELETE_TIMEOUT: Final = 15.0
+_DELETE_PAUSES: Final = (0.1, 0.5, 1.0)
 _HANDSHAKE_CHECK: Final = 1.0
 _REFILL_PAUSE: Final = 0.2
 _PAUSES_AFTER_FAILURES: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -364,8 +365,18 @@ class ServerLease(Lease):
         self._provider._leases.discard(self)
 
     async def _delete(self) -> None:
-        if not self._kernel_id:
-            return
-        with contextlib.suppress(CellrunError):
-            await self._provider._http.json("DELETE", self._path, timeout=_DELETE_TIMEOUT)
-        self._kernel_id = ""
+        """The kernel goes from the server. Tried again where the connection was what failed, since a kernel
+        that stays takes memory there until somebody finds it."""
+        for pause in (0.0, *_DELETE_PAUSES):
+            if not self._kernel_id:
+                return
+            await asyncio.sleep(pause)
+            try:
+                await self._provider._http.json("DELETE", self._path, timeout=_DELETE_TIMEOUT)
+                self._kernel_id = ""
+            except NotFound:
+                self._kernel_id = ""
+            except ConnectionFailed:
+                continue
+            except CellrunError:
+                return
