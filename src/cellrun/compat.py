@@ -12,11 +12,13 @@ from cellrun.channels.websocket import CONNECTION_LOST
 from cellrun.errors import CellrunError
 from cellrun.limits import Limits
 from cellrun.mime import image_url, is_opaque, joined
+from cellrun.providers.base import finish
 from cellrun.providers.jupyter_server import JupyterServer
 from cellrun.result import DisplayOutput, ErrorInfo, Omission, PageOutput, Result
 from cellrun.session import AsyncSession
 from cellrun.terminal import strip_ansi
 
+_LAST_WORD = 1.5
 TIMED_OUT = "\nExecution timed out."
 
 
@@ -64,9 +66,16 @@ class JupyterCodeExecuter:
             provider = JupyterServer(
                 self.base_url, token=self._token, password=self._password, timeout=min(10.0, budget)
             )
-            async with provider, AsyncSession(provider, limits=limits) as session:
+            session = AsyncSession(provider, limits=limits)
+            try:
+                await session.start()
                 left = None if self.timeout is None else max(0.0, self.timeout - (time.monotonic() - started))
                 self.result = to_model(await session.run(self.code, timeout=left))
+            finally:
+                # The kernel is deleted whatever happens, but a server that has stopped answering does not
+                # hold the caller: then the deletion goes on in the background.
+                left = 60.0 if self.timeout is None else self.timeout - (time.monotonic() - started)
+                await finish(_close(session, provider), max(left, _LAST_WORD))
         except (CellrunError, ValueError, TypeError) as error:
             text = f"Error: {error}"
             if self.timeout is not None and time.monotonic() - started >= self.timeout:
@@ -87,6 +96,11 @@ async def execute_code_jupyter(
     """
     async with JupyterCodeExecuter(base_url, code, token, password, timeout) as executer:
         return (await executer.run()).model_dump()
+
+
+async def _close(session: AsyncSession, provider: JupyterServer) -> None:
+    await session.aclose()
+    await provider.aclose()
 
 
 def to_model(result: Result) -> ResultModel:

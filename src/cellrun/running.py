@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -115,6 +116,7 @@ class Run:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+    answering: list[asyncio.Task[None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._folder = Folder(self.limits)
@@ -171,8 +173,12 @@ class Run:
         if self.queue is not None:
             self.queue.lift()
         self.changed.set()
-        if not self.sent and self.task is not None and not self.ended:
-            self.task.cancel()
+        if not self.sent and not self.ended:
+            # Ended here and not by its task, which may not have had its first turn.
+            self.execution.stop("interrupted", "cancelled before it began")
+            self.deliver(self.execution.abandon("interrupted", "", time.monotonic()))
+            if self.task is not None:
+                self.task.cancel()
 
     async def next_line(self, request: InputRequest) -> str:
         """The answer to an input request: from the list, from the callback, or the end of input."""
@@ -192,8 +198,8 @@ class Run:
         try:
             self.options.on_event(event)
         except Exception as error:  # the caller's own fault: it is the caller who gets it, not the reader task
-            self.stop()
             self.fail(error)
+            self.stop()
 
     def _with_files(self, finished: Finished) -> Finished:
         if self.snapshot is None or self.before is None or not self.sent:
@@ -205,6 +211,8 @@ class Run:
         return replace(finished, files=changed)
 
     def _end(self) -> None:
+        for answering in self.answering:  # nobody asks any more
+            answering.cancel()
         if self.queue is not None:
             self.queue.lift()
             self.queue.wake()

@@ -18,6 +18,7 @@ from cellrun.files import Files
 from cellrun.limits import KILL_CONFIRMATION, UNSET, Limits, Unset
 from cellrun.notebook import History
 from cellrun.protocol.execution import Execution, State
+from cellrun.protocol.kernel import KernelState
 from cellrun.protocol.timing import Action, Timing, plan
 from cellrun.providers import Provider, provider_for
 from cellrun.providers.base import Lease, finish
@@ -53,9 +54,10 @@ class AsyncSession:
         self._restarted: str | None = None
         self._ours_to_kill = False
         self._killing: asyncio.Task[None] | None = None
-        self._late: list[asyncio.Queue[Event]] = []
+        self._late: list[asyncio.Queue[Event | None]] = []
         self._history = History()
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self.files = Files(self._open_files)
 
     def __repr__(self) -> str:
@@ -94,13 +96,21 @@ class AsyncSession:
         await finish(self.aclose())
 
     async def aclose(self) -> None:
-        """Ends runs that are under way (status "interrupted"), then the kernel. Never raises."""
-        if self._closed:
-            return
+        """Ends runs that are under way (status "interrupted"), then the kernel. Never raises. A second call
+        waits for the first; a cancelled one goes on in the background."""
         self._closed = True
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         for run in list(self._line):
             run.execution.stop("interrupted", "the session was closed")
             run.deliver(run.execution.abandon("interrupted", "", time.monotonic()))
+        for queue in self._late:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -225,6 +235,8 @@ class AsyncSession:
         run.position = len(self._line) - 1
         if run.position:
             run.deliver([run.execution.queued(run.position)])
+            if run.ended:  # its callback failed
+                return run
         else:
             run.turn.set()
         run.task = self._spawn(self._drive(run))
@@ -245,19 +257,25 @@ class AsyncSession:
             run.snapshot = self._lease.snapshot if self._lease is not None else None
             run.before = run.snapshot() if run.snapshot is not None else None
             run.sent = True
-            await client.execute(
-                run.execution,
-                run.code,
-                run.deliver,
-                silent=run.options.silent,
-                store_history=run.options.store_history,
-                allow_stdin=run.options.allow_stdin,
+            # In a task of its own: the deadline holds also for a send that the other side does not take.
+            sending = self._spawn(
+                client.execute(
+                    run.execution,
+                    run.code,
+                    run.deliver,
+                    silent=run.options.silent,
+                    store_history=run.options.store_history,
+                    allow_stdin=run.options.allow_stdin,
+                )
             )
-            await self._watch(run, client)
+            sending.add_done_callback(lambda _: run.changed.set())
+            try:
+                await self._watch(run, client, sending)
+            finally:
+                sending.cancel()
         except asyncio.CancelledError:
-            # Only stop() before the code was sent, and aclose(), cancel this task.
-            run.execution.stop("interrupted", "cancelled before it began")
-            run.deliver(run.execution.abandon("interrupted", "", time.monotonic()))
+            # By stop() or _close(), which have ended the run before they cancel this.
+            pass
         except CellrunError as error:
             run.fail(error)
         except BaseException as error:
@@ -267,8 +285,10 @@ class AsyncSession:
             self._leave_line(run)
 
     def _start_budget(self, run: Run) -> float:
+        """The deadline of a run counts from its start; yet a server that never answers may not hold a run
+        with a deadline for much longer than that."""
         limit = self._limits.start_timeout
-        return limit if run.options.timeout is None else min(limit, max(run.options.timeout, 0.05))
+        return limit if run.options.timeout is None else min(limit, run.options.timeout + self._limits.grace)
 
     async def _wait_turn(self, run: Run) -> bool:
         try:
@@ -286,18 +306,22 @@ class AsyncSession:
         self._line.remove(run)
         if run.result is not None and run.sent and not run.options.silent:
             self._history.add(run.code, run.result)
-        for position, waiting in enumerate(self._line):
+        for position, waiting in enumerate(list(self._line)):
+            if waiting not in self._line:  # it left during this loop, by the fault of its callback
+                continue
             if position == 0:
                 waiting.turn.set()
             elif position != waiting.position:
                 waiting.deliver([waiting.execution.queued(position)])
             waiting.position = position
 
-    async def _watch(self, run: Run, client: KernelClient) -> None:
+    async def _watch(self, run: Run, client: KernelClient, sending: asyncio.Task[None]) -> None:
         """Deadline, stop, kill: performs what `plan` decides until the run has ended."""
         timing = Timing(time.monotonic(), run.options.timeout, self._limits.grace, KILL_CONFIRMATION)
         while not run.execution.ended:
             run.changed.clear()
+            if sending.done() and not sending.cancelled() and (error := sending.exception()) is not None:
+                raise error
             timing.stop_wanted = run.stop_wanted
             now = time.monotonic()
             action, until = plan(timing, now)
@@ -342,18 +366,21 @@ class AsyncSession:
             await asyncio.sleep(0.005)
 
     def _answer_input(self, run: Run, request: InputRequest) -> None:
-        self._spawn(self._answer(run, request))
+        if self._client is not None:
+            run.answering.append(self._spawn(self._answer(run, request, self._client)))
 
-    async def _answer(self, run: Run, request: InputRequest) -> None:
+    async def _answer(self, run: Run, request: InputRequest, client: KernelClient) -> None:
         value = END_OF_INPUT
         try:
             value = await run.next_line(request)
         except Exception as error:  # the caller's callback failed: the caller gets it, the cell is stopped
             run.stop()
+            run.answering.clear()  # this task itself goes on: the cell still waits for its line
             run.fail(error)
-        if self._client is not None:
+        # A kernel does not look whose answer it is: one that comes too late would go to the next cell.
+        if not run.execution.ended:
             with contextlib.suppress(CellrunError):
-                await self._client.answer_input(run.execution, value)
+                await client.answer_input(run.execution, value)
 
     async def interrupt(self) -> None:
         """Interrupts the running cell, as Ctrl-C does; nothing happens if none runs. What the cell makes of
@@ -373,10 +400,10 @@ class AsyncSession:
         """A fresh kernel: variables are gone, files stay. A running cell ends as "interrupted"; runs that
         wait go on in the new kernel. Raises as `start` does."""
         self._check_open()
-        run = self._line[0] if self._line else None
-        if run is not None and run.sent:
-            run.execution.stop("interrupted", "the kernel was restarted")
         async with self._kernel_lock:
+            run = self._line[0] if self._line else None
+            if run is not None and run.sent:
+                run.execution.stop("interrupted", "the kernel was restarted")
             if self._lease is not None:
                 self._lost = "restart() was called"
                 self._ours_to_kill = True
@@ -387,6 +414,7 @@ class AsyncSession:
     async def _ensure_kernel(self, timeout: float, run: Run | None = None) -> KernelClient:
         """A ready kernel: the one that is there, a new one, or another one after a death."""
         async with self._kernel_lock:
+            self._check_open()
             if self._lease is None:
                 if not self._attached:
                     self._provider.attach()
@@ -396,15 +424,21 @@ class AsyncSession:
                         lease = await self._provider.acquire(timeout)
                 except TimeoutError:
                     raise KernelStartError(f"no kernel was ready within {timeout:g} s", retryable=True) from None
+                if self._closed:
+                    await finish(lease.release())
+                    self._check_open()
                 self._use(lease)
             elif self._lost is not None:
                 reason = self._lost
                 if self._killing is not None:
-                    await self._killing
-                await self._lease.restart()
+                    # Not its cancellation with ours: the kill is everybody's.
+                    await asyncio.wait({self._killing})
+                await self._lease.restart(self._limits.start_timeout)
                 self._use(self._lease)
                 self._restarted = reason
             assert self._client is not None
+            if self._lost is None and self._client.state is KernelState.DEAD:
+                raise SessionLost(f"the session's kernel is gone: {self._client.reason}")
             if run is not None and self._restarted is not None:
                 run.deliver([run.execution.restarted(self._restarted)])
                 self._restarted = None
@@ -430,13 +464,14 @@ class AsyncSession:
 
     async def late(self) -> AsyncIterator[Event]:
         """Output that comes after its execution has finished (threads, callbacks), as events with `seq` 0
-        and the old `execution_id`, from now on and without end. A listener that falls behind by more than
+        and the old `execution_id`, from now on until the session is closed. A listener that falls behind by more than
         `Limits.late_events` misses the oldest."""
-        queue: asyncio.Queue[Event] = asyncio.Queue(self._limits.late_events)
+        self._check_open()
+        queue: asyncio.Queue[Event | None] = asyncio.Queue(self._limits.late_events)
         self._late.append(queue)
         try:
-            while True:
-                yield await queue.get()
+            while (event := await queue.get()) is not None:
+                yield event
         finally:
             self._late.remove(queue)
 

@@ -28,10 +28,10 @@ class Session:
     """
 
     def __init__(self, provider: Provider | str | None = None, *, limits: Limits | None = None) -> None:
-        self._closed = False
         self._session = portal.on_loop(lambda: AsyncSession(provider, limits=limits))
         self.files = BlockingFiles(self._session)
         portal.close_at_exit(self._session)
+        self._closed = False
 
     def __repr__(self) -> str:
         return repr(self._session).replace("AsyncSession", "Session")
@@ -124,7 +124,7 @@ class Session:
         return portal.call(self._session.is_complete(code, timeout=timeout))
 
     def to_notebook(self) -> nbformat.NotebookNode:
-        return self._session.to_notebook()
+        return portal.on_loop(self._session.to_notebook)
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if not getattr(self, "_closed", True):

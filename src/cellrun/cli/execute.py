@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from cellrun.cli.show import Images, Shower, Spinner
+from cellrun.cli.show import Shower, Spinner
 from cellrun.cli.sources import Source
 from cellrun.events import Event, InputRequest
 from cellrun.limits import Limits
@@ -23,7 +25,7 @@ from cellrun.providers import JupyterServer, LocalKernels, Provider
 from cellrun.result import Result
 from cellrun.running import END_OF_INPUT
 from cellrun.session import AsyncSession
-from cellrun.settings import Settings
+from cellrun.settings import Settings, SettingsError
 from cellrun.wire import event_to_json
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def provider_of(settings: Settings) -> Provider:
 async def execute(request: RunRequest) -> int:
     """Runs it and gives the exit code. Raises CellrunError for the plumbing."""
     results: list[Result] = []
-    show = Shower(images_of(request), request.source.stem) if request.format == "text" else None
+    show = Shower(request.settings.images, request.source.stem) if request.format == "text" else None
     limits = Limits(timeout=request.settings.timeout)
     async with provider_of(request.settings) as provider, AsyncSession(provider, limits=limits) as session:
         async with interruptible(session):
@@ -74,10 +76,6 @@ async def execute(request: RunRequest) -> int:
     if request.format == "json":
         print(json.dumps(combined(results), ensure_ascii=True))
     return EXIT_CODES[results[-1].status] if results else 0
-
-
-def images_of(request: RunRequest) -> Images:
-    return request.settings.images
 
 
 async def _run_cell(session: AsyncSession, code: str, request: RunRequest, show: Shower | None) -> Result:
@@ -101,7 +99,7 @@ async def _run_cell(session: AsyncSession, code: str, request: RunRequest, show:
 
     async def on_input(asked: InputRequest) -> str:
         spinner.hide()
-        return await asyncio.to_thread(read_line, asked)
+        return await ask_line(asked)
 
     ticking = asyncio.create_task(tick())
     try:
@@ -113,16 +111,44 @@ async def _run_cell(session: AsyncSession, code: str, request: RunRequest, show:
         spinner.hide()
 
 
-def read_line(asked: InputRequest) -> str:
-    """A line of our own standard input; the end of it is the end for the cell too."""
+async def ask_line(asked: InputRequest) -> str:
+    """A line of our own standard input; the end of it is the end for the cell too. Read in a thread that
+    nobody waits for at the end of the process: it may stand in its read for ever."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[str] = loop.create_future()
+
+    def settle(line: str) -> None:
+        if not answer.done():
+            answer.set_result(line)
+
+    def read() -> None:
+        line = _read_line(asked)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+            loop.call_soon_threadsafe(settle, line)
+
+    threading.Thread(target=read, name="cellrun standard input", daemon=True).start()
+    return await answer
+
+
+_unread = bytearray()
+
+
+def _read_line(asked: InputRequest) -> str:
     try:
         if asked.password and sys.stdin.isatty():
             return getpass(asked.prompt)
         print(asked.prompt, end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        return line.removesuffix("\n") if line else END_OF_INPUT
-    except (EOFError, ValueError):
+        # From the descriptor: a thread that stands in sys.stdin's read holds a lock that the end of the
+        # process wants.
+        while b"\n" not in _unread and (data := os.read(0, 65536)):
+            _unread.extend(data)
+    except (EOFError, OSError):
         return END_OF_INPUT
+    if not _unread:
+        return END_OF_INPUT
+    line, _, rest = bytes(_unread).partition(b"\n")
+    _unread[:] = rest
+    return line.decode("utf-8", "replace")
 
 
 @contextlib.asynccontextmanager
@@ -175,7 +201,10 @@ def save_notebook(request: RunRequest, session: AsyncSession, results: list[Resu
     else:
         fill_notebook(notebook, results)
     assert request.save is not None
-    request.save.write_text(nbformat.writes(notebook), "utf-8")
+    try:
+        request.save.write_text(nbformat.writes(notebook), "utf-8")
+    except OSError as error:
+        raise SettingsError(f"{request.save} cannot be written: {error.strerror}") from None
 
 
 def fill_notebook(notebook: nbformat.NotebookNode, results: list[Result]) -> None:

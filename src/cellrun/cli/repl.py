@@ -17,7 +17,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.python import Python3Lexer
 
-from cellrun.cli.execute import interruptible, provider_of, read_line
+from cellrun.cli.execute import ask_line, interruptible, provider_of
 from cellrun.cli.show import Shower
 from cellrun.errors import CellrunError
 from cellrun.events import InputRequest
@@ -60,7 +60,7 @@ async def repl(settings: Settings) -> int:
 
 async def _run(session: AsyncSession, code: str, show: Shower) -> int | None:
     async def on_input(asked: InputRequest) -> str:
-        return await asyncio.to_thread(read_line, asked)
+        return await ask_line(asked)
 
     try:
         async with interruptible(session):

@@ -42,7 +42,6 @@ class Shower:
         self._inline = terminal_protocol() if images == "auto" and sys.stdout.isatty() else None
         self._colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
         self._at_line_start = True
-        self.saved: list[Path] = []
 
     def show(self, event: Event) -> None:
         match event:
@@ -86,8 +85,11 @@ class Shower:
             if image.mime == "image/png":
                 self._line(sys.stdout, kitty(image))
                 return
-        path = save(image, self._folder, self._stem)
-        self.saved.append(path)
+        try:
+            path = save(image, self._folder, self._stem)
+        except OSError as error:
+            self.say(f"a picture could not be saved in {self._folder}: {error.strerror}")
+            return
         self.say(f"picture saved as {os.path.relpath(path)}")
 
     def _line(self, stream: TextIO, text: str) -> None:

@@ -19,10 +19,14 @@ _PROC: Final = Path("/proc")
 _ROUNDS: Final = 5
 
 
-def kill_family(pid: int, mark: str, variable: str) -> None:
+def kill_family(pid: int | None, mark: str, variable: str) -> None:
     """SIGKILL to the group of `pid`, to its descendants, and to processes with `variable=mark` in their
-    environment; repeated until none is left, since a family can grow while it is being ended."""
+    environment; repeated until none is left, since a family can grow while it is being ended. `pid` is None
+    where that process has ended already: its number may be another's by now."""
     own = os.getpid()
+    if pid is None:
+        _kill_rest(own, mark, variable)
+        return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if os.getpgid(pid) == pid:  # never a group that we share
             family = _family(pid, mark, variable)
@@ -30,6 +34,10 @@ def kill_family(pid: int, mark: str, variable: str) -> None:
             for member in family - {own}:
                 _kill(member)
     _kill(pid)
+    _kill_rest(own, mark, variable, pid)
+
+
+def _kill_rest(own: int, mark: str, variable: str, pid: int | None = None) -> None:
     for _ in range(_ROUNDS):
         family = _family(pid, mark, variable) - {own, pid}
         if not family:
@@ -43,7 +51,7 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _family(pid: int, mark: str, variable: str) -> set[int]:
+def _family(pid: int | None, mark: str, variable: str) -> set[int]:
     """Descendants by parent, and marked processes; zombies are left out. Empty where there is no /proc."""
     children: dict[int, list[int]] = defaultdict(list)
     family: set[int] = set()
@@ -63,7 +71,7 @@ def _family(pid: int, mark: str, variable: str) -> set[int]:
                 family.add(entry)
         except (OSError, IndexError, ValueError):
             continue
-    waiting = [pid]
+    waiting = [] if pid is None else [pid]
     while waiting:
         for child in children.get(waiting.pop(), ()):
             if child not in family:

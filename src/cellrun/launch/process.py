@@ -153,7 +153,7 @@ class KernelProcess:
             await asyncio.gather(self._starting, return_exceptions=True)
             self._find_process()
         if self.pid:
-            kill_family(self.pid, self._mark, MARK)
+            kill_family(self.pid if self.exit_reason is None else None, self._mark, MARK)
             await self._reaped(2.0)
         self._unwatch()
         if self._stderr_fd >= 0:

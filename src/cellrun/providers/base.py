@@ -76,18 +76,42 @@ class Lease(ABC):
         """Ends the kernel process at once, whatever it does. Bounded; raises nothing."""
 
     @abstractmethod
-    async def restart(self) -> None:
-        """A fresh, ready kernel in place of the old one, whatever state that is in. `client` may be
-        another object afterwards. Raises KernelStartError, ConnectionFailed or AuthenticationError."""
+    async def restart(self, timeout: float) -> None:
+        """A fresh, ready kernel in place of the old one, whatever state that is in, within `timeout`
+        seconds. `client` may be another object afterwards. Raises KernelStartError, ConnectionFailed or AuthenticationError."""
 
+    _starting: asyncio.Task[None] | None = None
     _releasing: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    async def start(self, timeout: float) -> None:
+        """A ready kernel. Called once, by `begin`."""
+
+    async def begin(self, timeout: float) -> None:
+        """Starts it. A release meanwhile, by a provider that is closed, ends the start; then SessionLost."""
+        self._starting = asyncio.ensure_future(self.start(timeout))
+        try:
+            await asyncio.shield(self._starting)
+        except asyncio.CancelledError:
+            if self._starting.cancelled():
+                raise SessionLost("the provider was closed while the kernel started") from None
+            raise
 
     async def release(self) -> None:
         """Gives the kernel back: it is ended and everything of it removed. Bounded, never raises. A second
         call waits for the first; a cancelled one goes on in the background."""
         if self._releasing is None:
-            self._releasing = asyncio.ensure_future(self._release())
+            self._releasing = asyncio.ensure_future(self._end())
         await asyncio.shield(self._releasing)
+
+    async def _end(self) -> None:
+        if self._starting is not None:
+            if not self._starting.done():
+                self._starting.cancel()
+            await asyncio.wait({self._starting})
+            if not self._starting.cancelled():
+                self._starting.exception()
+        await self._release()
 
     @abstractmethod
     async def _release(self) -> None:
@@ -129,11 +153,15 @@ class Provider(ABC):
             await self._close()
             self._used = self._sessions > 0
 
+    _closing: asyncio.Task[None] | None = None
+
     async def aclose(self) -> None:
-        if self._closed:
-            return
+        """Ends every kernel that is still out. A second call waits for the first; a cancelled one goes on
+        in the background. Never raises."""
         self._closed = True
-        await self._close()
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -165,13 +193,16 @@ class Provider(ABC):
             _warn(f"{self!r} was not closed: use `async with`, or aclose()", ResourceWarning, source=self)
 
 
-async def finish(coroutine: Any) -> None:
-    """Awaits to the end even if we are cancelled meanwhile: then the rest runs in the background and
-    the cancellation goes on its way. For clean-up that must happen."""
+async def finish(coroutine: Any, timeout: float | None = None) -> None:
+    """Awaits to the end even if we are cancelled meanwhile, or `timeout` seconds have passed: then the rest
+    runs in the background. For clean-up that must happen."""
     task = asyncio.ensure_future(coroutine)
     _background.add(task)
     task.add_done_callback(_forget)
-    await asyncio.shield(task)
+    if timeout is None:
+        await asyncio.shield(task)
+    else:
+        await asyncio.wait({task}, timeout=timeout)
 
 
 def _forget(task: asyncio.Task[Any]) -> None:

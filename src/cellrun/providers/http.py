@@ -177,6 +177,8 @@ class JupyterHttp:
                     allow_redirects=False,
                     proxy=self._proxy,
                     proxy_headers=self._proxy_headers,
+                    # A stream as a whole may take its time, but not stand still.
+                    timeout=aiohttp.ClientTimeout(sock_connect=self.timeout, sock_read=60.0 if unlimited else None),
                 ) as response,
             ):
                 yield response

@@ -140,7 +140,7 @@ class JupyterServer(Provider):
         lease = ServerLease(self)
         self._leases.add(lease)
         try:
-            await lease.start(timeout)
+            await lease.begin(timeout)
         except BaseException:
             await finish(lease.release())
             raise
@@ -181,14 +181,18 @@ class JupyterServer(Provider):
                 failures += 1
 
     async def _close(self) -> None:
-        if self._refilling is not None:
-            self._refilling.cancel()
-            await asyncio.gather(self._refilling, return_exceptions=True)
-        await asyncio.gather(*(lease.release() for lease in list(self._leases)))
+        # All of it is taken before the first wait: a session that comes meanwhile begins anew.
+        http, self._http_client, self._files = self._http_client, None, None
+        leases, self._leases = self._leases, set()
+        refilling, self._refilling = self._refilling, None
         self._warm.clear()
-        if self._http_client is not None:
-            await self._http_client.aclose()
-            self._http_client = self._files = None
+        if refilling is not None:
+            refilling.cancel()
+        await asyncio.gather(*(lease.release() for lease in leases))
+        if refilling is not None:
+            await asyncio.gather(refilling, return_exceptions=True)
+        if http is not None:
+            await http.aclose()
 
     async def _file_store(self) -> FileStore:
         if self._files is None:
@@ -201,6 +205,7 @@ class ServerLease(Lease):
 
     def __init__(self, provider: JupyterServer) -> None:
         self._provider = provider
+        self._http = provider._http
         self._kernel_id = ""
         self._session_id = uuid.uuid4().hex
         self._creating: asyncio.Task[None] | None = None
@@ -217,7 +222,7 @@ class ServerLease(Lease):
         if provider._cwd:
             await self.open_files()
         # A server that starts many kernels at once takes its time for each.
-        await self._create(min(timeout, 3 * provider._http.timeout))
+        await self._create(min(timeout, 3 * self._http.timeout))
         await self._connect(deadline)
 
     async def _create(self, timeout: float) -> None:
@@ -236,9 +241,9 @@ class ServerLease(Lease):
         if provider._env:
             body["env"] = provider._env
         try:
-            _, model = await provider._http.json("POST", "api/kernels", body=body, timeout=timeout)
+            _, model = await self._http.json("POST", "api/kernels", body=body, timeout=timeout)
         except AuthenticationError:
-            provider._http.refresh_credentials()
+            self._http.refresh_credentials()
             raise
         except ConnectionFailed as error:
             if isinstance(error, Refused) and error.status in (404, 500):
@@ -252,7 +257,7 @@ class ServerLease(Lease):
         """The server answers 500 to an unknown kernelspec and says nothing more."""
         wanted = self._provider._kernel
         try:
-            _, specs = await self._provider._http.json("GET", "api/kernelspecs")
+            _, specs = await self._http.json("GET", "api/kernelspecs")
             known = sorted(specs["kernelspecs"])
         except (CellrunError, KeyError, TypeError):
             return
@@ -284,7 +289,7 @@ class ServerLease(Lease):
                 if done:
                     return handshake.result()
                 try:
-                    await self._provider._http.json("GET", self._path)
+                    await self._http.json("GET", self._path)
                 except NotFound:
                     raise KernelStartError("the kernel died while it started; the server has given it up") from None
                 except AuthenticationError:
@@ -303,11 +308,11 @@ class ServerLease(Lease):
     async def _open(self, timeout: float | None = None) -> Any:
         """One connection. NotFound (the kernel is no more) becomes an error that is not tried again."""
         try:
-            return await self._provider._http.websocket(
+            return await self._http.websocket(
                 f"{self._path}/channels",
                 {"session_id": self._session_id},
                 (SUBPROTOCOL,),
-                timeout if timeout is not None else self._provider._http.timeout,
+                timeout if timeout is not None else self._http.timeout,
             )
         except NotFound:
             if timeout is not None:
@@ -318,17 +323,17 @@ class ServerLease(Lease):
         return await self._provider._file_store()
 
     async def interrupt(self) -> None:
-        await self._provider._http.json("POST", f"{self._path}/interrupt", timeout=5.0)
+        await self._http.json("POST", f"{self._path}/interrupt", timeout=5.0)
 
     async def kill(self) -> None:
         """By a restart, which the server does whatever the kernel is doing, within seconds."""
         with contextlib.suppress(CellrunError):
-            await self._provider._http.json("POST", f"{self._path}/restart", timeout=10.0)
+            await self._http.json("POST", f"{self._path}/restart", timeout=10.0)
             self.client.renew()
             self._restarted = True
 
-    async def restart(self) -> None:
-        deadline = time.monotonic() + 60.0
+    async def restart(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
         if self.client.state is KernelState.RESTARTING or self._restarted:
             # The server does it by itself, or kill() has had it done.
             self._restarted = False
@@ -337,7 +342,7 @@ class ServerLease(Lease):
                 return
         if self.client.state is not KernelState.DEAD:
             try:
-                await self._provider._http.json("POST", f"{self._path}/restart", timeout=30.0)
+                await self._http.json("POST", f"{self._path}/restart", timeout=30.0)
                 self.client.renew()
                 await self._make_ready(deadline)
                 return
@@ -346,7 +351,7 @@ class ServerLease(Lease):
         await self.client.aclose()
         await self._delete()
         self._session_id = uuid.uuid4().hex
-        await self._create(self._provider._http.timeout)
+        await self._create(self._http.timeout)
         await self._connect(deadline)
 
     async def _release(self) -> None:
@@ -372,7 +377,7 @@ class ServerLease(Lease):
                 return
             await asyncio.sleep(pause)
             try:
-                await self._provider._http.json("DELETE", self._path, timeout=_DELETE_TIMEOUT)
+                await self._http.json("DELETE", self._path, timeout=_DELETE_TIMEOUT)
                 self._kernel_id = ""
             except NotFound:
                 self._kernel_id = ""

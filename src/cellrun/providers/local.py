@@ -64,21 +64,24 @@ class LocalKernels(Provider):
             raise KernelStartError(f"the working folder does not exist or is no folder: {self._cwd}")
         if self._context is None:
             self._context = zmq.Context()
-        lease = LocalLease(self, timeout)
+        lease = LocalLease(self)
         self._leases.add(lease)
         try:
-            await lease.start()
+            await lease.begin(timeout)
         except BaseException:
             await finish(lease.release())
             raise
         return lease
 
     async def _close(self) -> None:
-        await asyncio.gather(*(lease.release() for lease in list(self._leases)))
-        if self._context is not None:
-            # Every socket is closed by now; linger=0 keeps a stray one of a library from blocking this.
-            self._context.destroy(linger=0)
-            self._context = None
+        context, self._context = self._context, None
+        leases, self._leases = self._leases, set()
+        await asyncio.gather(*(lease.release() for lease in leases))
+        if context is not None:
+            # Every socket is closed by now. Were one of a library left open, this would wait for it: so
+            # in a thread, and not for long.
+            ending = asyncio.ensure_future(asyncio.to_thread(context.term))
+            await asyncio.wait({ending}, timeout=1.0)
 
 
 class LocalLease(Lease):
@@ -86,27 +89,27 @@ class LocalLease(Lease):
 
     containment = "none"
 
-    def __init__(self, provider: LocalKernels, timeout: float) -> None:
+    def __init__(self, provider: LocalKernels) -> None:
         self._provider = provider
-        self._timeout = timeout
+        self._context = provider._context
         self._process: KernelProcess | None = None
         self._own_folder = provider._cwd is None
         self.folder = provider._cwd or Path(tempfile.mkdtemp(prefix="cellrun-work-"))
         self._files = LocalFiles(self.folder)
 
-    async def start(self) -> None:
+    async def start(self, timeout: float) -> None:
         """A ready kernel process. Raises KernelStartError; then nothing of it is left but the folder."""
         provider = self._provider
-        assert provider._context is not None
-        deadline = time.monotonic() + self._timeout
+        assert self._context is not None
+        deadline = time.monotonic() + timeout
         process = self._process = await KernelProcess.start(
             provider._kernel,
             cwd=self.folder,
             env=provider._env,
             transport=provider._transport,
-            context=provider._context,
+            context=self._context,
         )
-        channel = ZmqChannel(process.connection, provider._context)
+        channel = ZmqChannel(process.connection, self._context)
         self.client = KernelClient(channel)
         process.on_exit = channel.gone
         try:
@@ -138,9 +141,9 @@ class LocalLease(Lease):
             if on_exit is not None:
                 on_exit("the kernel process was killed")
 
-    async def restart(self) -> None:
+    async def restart(self, timeout: float) -> None:
         await self._stop()
-        await self.start()
+        await self.start(timeout)
 
     async def _release(self) -> None:
         with contextlib.suppress(Exception):

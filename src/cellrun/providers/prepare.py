@@ -4,7 +4,6 @@ number of a later traceback is shifted."""
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping
 
@@ -119,7 +118,7 @@ async def prepare(
                 f"the environment and folder of a {client.language or 'foreign'} kernel cannot be set here"
             )
         return
-    code = _PYTHON.format(interval=FLUSH_INTERVAL, environment=json.dumps(dict(env or {})), folder=folder)
+    code = _PYTHON.format(interval=FLUSH_INTERVAL, environment=repr(dict(env or {})), folder=folder)
     if keep_log:
         log = _LOG.format(bytes=_LOG_BYTES, messages=_LOG_MESSAGES)
         code += f"try:\n    exec({log!r}, {{'get_ipython': get_ipython}})\nexcept Exception:\n    pass\n"

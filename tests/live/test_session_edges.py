@@ -1,0 +1,172 @@
+"""Things that happen at the same time: starts, closes, cancels, late answers, callbacks that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from cellrun import AsyncSession, Event, InputRequest, JupyterServer, Limits, LocalKernels, Queued, SessionLost
+from tests.support.servers import Server, jupyter_server
+from tests.support.waiting import eventually
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.003, 0.05, 0.3])
+async def test_closing_while_the_kernel_starts_ends_the_start(delay: float) -> None:
+    session = AsyncSession()
+    starting = asyncio.create_task(session.start())
+    await asyncio.sleep(delay)
+    await asyncio.wait_for(session.aclose(), 5)
+    with contextlib.suppress(SessionLost):  # unless it was ready before
+        await starting
+    with pytest.raises(SessionLost):
+        await session.run("1")
+
+
+async def test_closing_a_provider_beside_a_start_leaves_no_kernel(free_server: Server) -> None:
+    before = len(free_server.kernels())
+    for delay in (0.0, 0.01, 0.1, 0.4):
+        provider = JupyterServer(free_server.url, token=free_server.token, warm=1)
+        session = AsyncSession(provider)
+        starting = asyncio.create_task(session.start())
+        await asyncio.sleep(delay)
+        await asyncio.wait_for(provider.aclose(), 10)
+        await asyncio.gather(starting, return_exceptions=True)
+        await session.aclose()
+    await eventually(lambda: len(free_server.kernels()) == before, 10)
+
+
+async def test_a_stream_that_is_left_at_once_does_not_block_the_session() -> None:
+    async with AsyncSession() as session:
+        async with session.stream("1"):
+            pass
+        assert (await asyncio.wait_for(session.run("2"), 10)).text == "2"
+
+
+async def test_an_answer_that_comes_too_late_is_given_to_no_other_cell() -> None:
+    late = asyncio.Event()
+
+    async def slow(request: InputRequest) -> str:
+        await late.wait()
+        return "of the first"
+
+    async def quick(request: InputRequest) -> str:
+        late.set()
+        await asyncio.sleep(0.2)
+        return "of the second"
+
+    async with AsyncSession() as session:
+        assert (await session.run("input()", on_input=slow, timeout=0.5)).status == "timeout"
+        assert (await session.run("input()", on_input=quick)).text == "'of the second'"
+        assert len(asyncio.all_tasks()) < 8
+
+
+async def test_a_cancelled_wait_for_a_kill_leaves_the_session_usable() -> None:
+    async with AsyncSession(limits=Limits(grace=0.3)) as session:
+        stubborn = "import time\nwhile True:\n    try: time.sleep(10)\n    except KeyboardInterrupt: pass"
+        assert (await session.run(stubborn, timeout=0.3)).status == "timeout"
+        waiting = asyncio.create_task(session.run("1"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert (await asyncio.wait_for(session.run("2"), 20)).text == "2"
+
+
+async def test_a_callback_that_fails_harms_its_own_run_alone() -> None:
+    def failing(event: Event) -> None:
+        if isinstance(event, Queued):
+            raise LookupError("mine")  # noqa: TRY004
+
+    async with AsyncSession() as session:
+        first = asyncio.create_task(session.run("import time; time.sleep(0.3); 1"))
+        second = asyncio.create_task(session.run("2"))
+        third = asyncio.create_task(session.run("3", on_event=failing))
+        fourth = asyncio.create_task(session.run("4"))
+        with pytest.raises(LookupError, match="mine"):
+            await third
+        assert [(await task).text for task in (first, second, fourth)] == ["1", "2", "4"]
+
+
+async def test_a_closed_session_starts_no_kernel() -> None:
+    async with LocalKernels() as provider:
+        session = AsyncSession(provider)
+        await session.aclose()
+        for call in (session.complete("x"), session.is_complete("x"), session.restart(), session.files.list()):
+            with pytest.raises(SessionLost):
+                await call
+        assert " 0 kernels" in repr(provider)
+
+
+async def test_a_close_that_is_cancelled_goes_on_and_a_second_one_waits_for_it(free_server: Server) -> None:
+    before = len(free_server.kernels())
+    session = AsyncSession(JupyterServer(free_server.url, token=free_server.token))
+    await session.start()
+    closing = asyncio.create_task(session.aclose())
+    await asyncio.sleep(0.005)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await session.aclose()
+    assert len(free_server.kernels()) == before
+
+
+async def test_a_provider_that_nobody_entered_lets_go_with_its_last_session(free_server: Server) -> None:
+    provider = JupyterServer(free_server.url, token=free_server.token)
+    for number in range(2):
+        async with AsyncSession(provider) as session:
+            assert (await session.run(f"{number}")).text == str(number)
+        assert provider._http_client is None
+
+
+async def test_listeners_of_late_output_end_with_the_session() -> None:
+    session = AsyncSession()
+    await session.start()
+
+    async def listen() -> int:
+        return len([event async for event in session.late()])
+
+    listening = asyncio.create_task(listen())
+    await asyncio.sleep(0)
+    await session.aclose()
+    assert await asyncio.wait_for(listening, 5) == 0
+
+
+async def test_a_short_time_limit_is_not_used_up_by_the_kernels_start() -> None:
+    session = AsyncSession()
+    try:
+        assert (await session.run("1 + 1", timeout=0.3)).text == "2"
+    finally:
+        await session.aclose()
+
+
+async def test_an_environment_of_any_characters_arrives(free_server: Server) -> None:
+    provider = JupyterServer(free_server.url, token=free_server.token, env={"FACE": "😀 \\ ' \" {x}"})
+    async with provider, AsyncSession(provider) as session:
+        assert (await session.run("import os; print(os.environ['FACE'])")).stdout == "😀 \\ ' \" {x}\n"
+
+
+async def test_a_server_that_stands_still_does_not_hold_the_one_deadline() -> None:
+    import os
+    import signal
+
+    from cellrun import execute_code_jupyter
+
+    with jupyter_server() as server:
+        assert server.process is not None
+        calling = asyncio.create_task(
+            execute_code_jupyter(server.url, "import time; time.sleep(30)", server.token, "", 2.5)
+        )
+        await asyncio.sleep(1.8)
+        os.kill(server.process.pid, signal.SIGSTOP)
+        started = time.monotonic()
+        try:
+            answer = await asyncio.wait_for(calling, 15)
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        assert time.monotonic() - started < 0.7 + 2 + 1 + 1.5 + 1
+        assert answer["stderr"].endswith("Execution timed out.")
+        await asyncio.sleep(0.5)
+        await eventually(lambda: server.kernels() == [], 20)
