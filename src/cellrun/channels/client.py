@@ -47,6 +47,8 @@ class KernelClient:
         self._changed = asyncio.Event()
         self._closed = False
         self._resyncs: set[asyncio.Task[None]] = set()
+        # Effects are performed in the order in which they were made, also where performing waits.
+        self._performing = asyncio.Lock()
         self._reader = asyncio.create_task(self._read(), name="cellrun kernel reader")
 
     @property
@@ -148,6 +150,14 @@ class KernelClient:
         """Until a probe was answered on shell and seen on IOPub. Raises KernelStartError when the time
         is up or the kernel dies."""
         deadline = time.monotonic() + timeout
+        probes: list[str] = []
+        try:
+            await self._probe_until_ready(deadline, timeout, probes)
+        finally:
+            for probe_id in probes:
+                self._connection.forget(probe_id)
+
+    async def _probe_until_ready(self, deadline: float, timeout: float, probes: list[str]) -> None:
         while self.state is not KernelState.READY:
             if self.state is KernelState.DEAD:
                 raise KernelStartError(f"the kernel did not start: {self.reason}")
@@ -155,6 +165,7 @@ class KernelClient:
             if left <= 0:
                 raise KernelStartError(f"the kernel did not become ready within {timeout:g} s", retryable=True)
             probe_id = self.new_id()
+            probes.append(probe_id)
             self._connection.probe(probe_id)
             with contextlib.suppress(ConnectionFailed, SessionLost):
                 probe = self._request("shell", "kernel_info_request", {}, probe_id)
@@ -216,6 +227,10 @@ class KernelClient:
                     await self._perform(effects)
 
     async def _perform(self, effects: list[Effect]) -> None:
+        async with self._performing:
+            await self._perform_in_order(effects)
+
+    async def _perform_in_order(self, effects: list[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Emit):
                 sink = self._sinks.get(effect.execution_id)

@@ -337,6 +337,10 @@ class JupyterHttp:
             raise ConnectionFailed(f"{where} did not answer in HTTP (status {error.status})") from None
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionFailed(f"the connection to {where} broke: {type(error).__name__}") from None
+        except RuntimeError:
+            if not self._client.closed:
+                raise
+            raise ConnectionFailed("the provider was closed during the request", retryable=False) from None
         except ValueError as error:
             if type(error) is not ValueError:
                 raise

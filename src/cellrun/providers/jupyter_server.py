@@ -98,6 +98,7 @@ class JupyterServer(Provider):
     @property
     def _http(self) -> JupyterHttp:
         if self._http_client is None:
+            self._check_open()  # a start that goes on beside our closing may not open a new one
             self._http_client = JupyterHttp(self._base, **self._credentials, **self._options)
         return self._http_client
 
