@@ -37,7 +37,7 @@ class AsyncSession:
     string, or a provider object, which then can serve many sessions and is not closed with this one.
     The kernel is started by the first run, or by `start()` or `async with`.
 
-    Usable on one event loop. Closing twice is fine, forgetting warns (ResourceWarning).
+    Usable on one event loop; on another one calls raise RuntimeError. Closing twice is fine, forgetting warns (ResourceWarning).
     """
 
     def __init__(self, provider: Provider | str | None = None, *, limits: Limits | None = None) -> None:
@@ -58,6 +58,7 @@ class AsyncSession:
         self._history = History()
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.files = Files(self._open_files)
 
     def __repr__(self) -> str:
@@ -127,6 +128,13 @@ class AsyncSession:
             _warn(f"{self!r} was not closed: use `async with`, or aclose()", ResourceWarning, source=self)
 
     def _check_open(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError(
+                "this session belongs to another event loop: make one in each asyncio.run(), or use cellrun.Session"
+            )
         if self._closed:
             raise SessionLost("the session is closed; make a new one")
 

@@ -44,7 +44,12 @@ def test_output_goes_where_it_belongs(tmp_path: Path) -> None:
         (("run", "-c", "1/0"), 1),
         (("run", "-c", "import time; time.sleep(20)", "--timeout", "0.5"), 124),
         (("run", "-c", "import os; os._exit(1)"), 1),
+        (("run", "-c", "import sys; sys.exit(0)"), 0),
+        (("run", "-c", "import sys; sys.exit()"), 0),
+        (("run", "-c", "import sys; sys.exit(7)"), 7),
+        (("run", "-c", "import sys; sys.exit('a reason')"), 1),
         (("run",), 2),
+        (("run", "-c", "1", "--save", "script.py"), 2),
         (("run", "missing.py"), 2),
         (("run", "-c", "1", "--json", "--ndjson"), 2),
         (("run", "-c", "1", "--images", "often"), 2),
@@ -129,7 +134,13 @@ def test_json_is_the_result_and_ndjson_the_events(tmp_path: Path) -> None:
     assert done.returncode == 1
     (tmp_path / "s.py").write_text("print(1)\n# %%\nprint(2)\n")
     result = json.loads(cellrun("run", "s.py", "--json", cwd=tmp_path).stdout)
-    assert (result["stdout"], len(result["cells"])) == ("1\n2\n", 2)
+    assert (result["stdout"], result["stdout_size"], len(result["cells"])) == ("1\n2\n", 4, 2)
+
+
+def test_exit_ends_a_script(tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text("print('first')\nexit()\n# %%\nprint('never')\n")
+    done = cellrun("run", "s.py", cwd=tmp_path)
+    assert (done.stdout, done.returncode) == ("first\n", 0)
 
 
 def test_pictures_are_saved_and_named_and_never_overwritten(tmp_path: Path) -> None:

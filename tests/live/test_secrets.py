@@ -238,7 +238,7 @@ FAILURES: dict[Callable[[World], Awaitable[Any]], str] = {
     untrusted_certificate: "certificate .* was refused.*ca_file=",
     wrong_authority: "certificate .* was refused",
     missing_authority: "ca_file cannot be used",
-    https_to_http: "is it an https address",
+    https_to_http: "does it speak https",
     http_to_https: "did not answer in HTTP|broke",
     proxy_is_gone: "the proxy .* cannot be reached",
     proxy_refuses: "407",

@@ -170,3 +170,15 @@ async def test_a_server_that_stands_still_does_not_hold_the_one_deadline() -> No
         assert answer["stderr"].endswith("Execution timed out.")
         await asyncio.sleep(0.5)
         await eventually(lambda: server.kernels() == [], 20)
+
+
+def test_a_session_on_another_event_loop_says_so() -> None:
+    async def first() -> AsyncSession:
+        session = AsyncSession()
+        await session.start()
+        await session.aclose()
+        return session
+
+    session = asyncio.run(first())
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(session.run("1"))

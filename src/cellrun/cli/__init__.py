@@ -58,7 +58,10 @@ def run_command(
     timeout: Timeout = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
     as_ndjson: Annotated[bool, typer.Option("--ndjson", help="Print each event as a line of JSON.")] = False,
-    save: Annotated[Path | None, typer.Option(help="Write what was run as a notebook.", metavar="OUT.ipynb")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Write what was run as a notebook; one that is there is replaced.", metavar="OUT.ipynb"),
+    ] = None,
     images: ImagesOption = None,
 ) -> None:
     """Run a script, a notebook or a line of code.
@@ -74,6 +77,8 @@ def run_command(
         raise typer.BadParameter("give either a file (or -) or -c CODE")
     if as_json and as_ndjson:
         raise typer.BadParameter("--json and --ndjson exclude each other")
+    if save is not None and save.suffix != ".ipynb":
+        raise typer.BadParameter(f"a notebook is written, so the name must end in .ipynb: {save}", param_hint="--save")
     if save is not None and not save.parent.is_dir():
         raise typer.BadParameter(f"the folder of {save} does not exist", param_hint="--save")
 

@@ -68,14 +68,30 @@ async def execute(request: RunRequest) -> int:
             try:
                 for code in request.source.cells:
                     results.append(await _run_cell(session, code, request, show))
-                    if not results[-1].ok:
+                    if not results[-1].ok or asked_to_exit(results[-1]):
                         break
             finally:
                 if request.save is not None:
                     save_notebook(request, session, results)
     if request.format == "json":
         print(json.dumps(combined(results), ensure_ascii=True))
-    return EXIT_CODES[results[-1].status] if results else 0
+    return exit_code(results[-1]) if results else 0
+
+
+def asked_to_exit(result: Result) -> bool:
+    """`exit()` and `quit()` are a payload to the front end, no error."""
+    return any(payload.get("source") == "ask_exit" for payload in result.payloads)
+
+
+def exit_code(result: Result) -> int:
+    """Of the last cell. `sys.exit()` means in a script what it means in Python: nothing or 0 is success, a
+    number is the code, anything else is 1."""
+    if result.status == "error" and result.error is not None and result.error.name == "SystemExit":
+        value = result.error.value.strip()
+        if value in ("", "None"):
+            return 0
+        return int(value) & 0xFF if value.lstrip("-").isdigit() else 1
+    return EXIT_CODES[result.status]
 
 
 async def _run_cell(session: AsyncSession, code: str, request: RunRequest, show: Shower | None) -> Result:
@@ -186,7 +202,10 @@ def combined(results: list[Result]) -> dict[str, Any]:
             whole[key] = "".join(cell[key] for cell in cells)
         whole["text"] = "\n".join(cell["text"] for cell in cells if cell["text"])
         whole["outputs"] = [output for cell in cells for output in cell["outputs"]]
-        whole["duration"] = sum(cell["duration"] for cell in cells)
+        for key in ("duration", "stdout_size", "stderr_size"):
+            whole[key] = sum(cell[key] for cell in cells)
+        whole["truncated"] = any(cell["truncated"] for cell in cells)
+        whole["dropped"] = [line for cell in cells for line in cell["dropped"]]
         whole["cells"] = cells
     return whole
 

@@ -51,6 +51,8 @@ class Shower:
                 self._write(sys.stderr, text)
             case Display() | DisplayUpdate() | ExecuteResult():
                 self._bundle(event)
+            case ErrorOutput(name="SystemExit", value=value) if value.strip() in ("", "None", "0"):
+                pass  # how a script ends well
             case ErrorOutput():
                 text = event.traceback or f"{event.name}: {event.value}"
                 self._line(sys.stderr, text if self._colour else strip_ansi(text))

@@ -43,7 +43,8 @@ def parse_base_url(url: str) -> tuple[URL, str]:
         raise ValueError(f"the address of the Jupyter server cannot be read: {public_url(url)}") from None
     if parts.scheme not in ("http", "https"):
         raise ValueError(
-            f"the address of the Jupyter server must begin with http:// or https://, not {parts.scheme or 'nothing'!r}"
+            "the address of the Jupyter server must begin with http:// or https://"
+            + (f", not {parts.scheme!r}" if "://" in url else "; a host and port alone are not enough")
         )
     if not host or any(character.isspace() for character in parts.netloc):
         raise ValueError("the address of the Jupyter server has no valid host; expected http://host:8888/")
@@ -324,12 +325,12 @@ class JupyterHttp:
         except aiohttp.ClientHttpProxyError as error:
             raise ConnectionFailed(f"the proxy for {where} refused: it answered {error.status}") from None
         except aiohttp.ClientSSLError:
-            raise ConnectionFailed(f"TLS with {where} failed: is it an https address?", retryable=False) from None
+            raise ConnectionFailed(f"TLS with {where} failed: does it speak https?", retryable=False) from None
         except aiohttp.ClientConnectorError as error:
             raise ConnectionFailed(f"{where} cannot be reached: {_os_words(error.os_error)}") from None
         except TimeoutError:
             # A server that does not speak TLS may wait for more instead of hanging up.
-            hint = "; is it an https address?" if self.base.scheme == "https" else ""
+            hint = "; does it speak https?" if self.base.scheme == "https" else ""
             raise ConnectionFailed(
                 f"{method} {where} was not answered within {limit or self.timeout:g} s{hint}"
             ) from None
