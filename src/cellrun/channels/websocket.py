@@ -84,10 +84,6 @@ class WebSocketChannel(Channel):
             await asyncio.wait_for(self._ws.close(), 1.0)
         self._abort()
 
-    def interrupt_connection(self) -> None:
-        """Closes the socket under our own feet, as a network would: the reader then reconnects."""
-        self._abort()
-
     # -- one connection --------------------------------------------------------------------------
 
     def _use(self, ws: aiohttp.ClientWebSocketResponse) -> None:

@@ -196,13 +196,19 @@ class Provider(ABC):
 async def finish(coroutine: Any, timeout: float | None = None) -> None:
     """Awaits to the end even if we are cancelled meanwhile, or `timeout` seconds have passed: then the rest
     runs in the background. For clean-up that must happen."""
-    task = asyncio.ensure_future(coroutine)
-    _background.add(task)
-    task.add_done_callback(_forget)
+    task = in_background(coroutine)
     if timeout is None:
         await asyncio.shield(task)
     else:
         await asyncio.wait({task}, timeout=timeout)
+
+
+def in_background(coroutine: Any) -> asyncio.Task[Any]:
+    """Starts clean-up that nobody waits for, and holds on to it until it is done."""
+    task: asyncio.Task[Any] = asyncio.ensure_future(coroutine)
+    _background.add(task)
+    task.add_done_callback(_forget)
+    return task
 
 
 def _forget(task: asyncio.Task[Any]) -> None:

@@ -23,7 +23,7 @@ from cellrun.errors import (
 )
 from cellrun.protocol.kernel import KernelState
 from cellrun.protocol.ws_v1 import SUBPROTOCOL
-from cellrun.providers.base import FileStore, Lease, Provider, finish
+from cellrun.providers.base import FileStore, Lease, Provider, finish, in_background
 from cellrun.providers.contents import contents_of
 from cellrun.providers.http import JupyterHttp, NotFound, Refused, parse_base_url
 from cellrun.providers.prepare import prepare
@@ -154,8 +154,7 @@ class JupyterServer(Provider):
             self._refill(_REFILL_PAUSE)
             if lease.client.state is KernelState.READY:
                 return lease
-            task = asyncio.ensure_future(lease.release())
-            self._dropped = task
+            in_background(lease.release())
         return None
 
     def _refill(self, pause: float = 0.0) -> None:
