@@ -7,7 +7,7 @@ import pytest
 
 from cellrun.limits import FLUSH_INTERVAL, KILL_CONFIRMATION, UNSET, Limits, Unset
 
-TIMES = ["timeout", "queue_timeout", "grace", "start_timeout"]
+TIMES = ["timeout", "queue_timeout", "grace", "start_timeout", "idle_timeout"]
 SIZES = ["text", "displays", "outputs", "stream_buffer", "queue_length", "late_events"]
 
 
@@ -40,7 +40,7 @@ def test_a_size_of_one_is_taken(name: str) -> None:
     assert getattr(Limits(**{name: 1}), name) == 1
 
 
-@pytest.mark.parametrize("name", ["timeout", "queue_timeout"])
+@pytest.mark.parametrize("name", ["timeout", "queue_timeout", "idle_timeout"])
 def test_no_limit_is_spelled_none(name: str) -> None:
     assert getattr(Limits(**{name: None}), name) is None  # type: ignore[arg-type]
 

@@ -40,6 +40,7 @@ class Limits:
     `stream_buffer`     bytes of events waiting for a slow reader of `stream()`: at this mark the
                         kernel's output is no longer read until the reader has caught up
     `queue_length`      runs that may wait on one session; one more raises LimitExceeded
+    `idle_timeout`      seconds without use after which a session ends by itself; None: never
     `late_events`       events of finished executions kept for a slow listener of `late()`
     ==================  ======================================================================
 
@@ -50,6 +51,7 @@ class Limits:
     queue_timeout: float | None = None
     grace: float = 2.0
     start_timeout: float = 60.0
+    idle_timeout: float | None = None
     text: int = 16 * MIB
     displays: int = 256 * MIB
     outputs: int = 10_000
@@ -58,9 +60,9 @@ class Limits:
     late_events: int = 1_000
 
     def __post_init__(self) -> None:
-        for name in ("timeout", "queue_timeout", "grace", "start_timeout"):
+        for name in ("timeout", "queue_timeout", "grace", "start_timeout", "idle_timeout"):
             value = getattr(self, name)
-            if value is None and name in ("timeout", "queue_timeout"):
+            if value is None and name in ("timeout", "queue_timeout", "idle_timeout"):
                 continue
             if value is None or not value >= 0:
                 raise ValueError(f"{name} must be zero or more seconds, not {value!r}")

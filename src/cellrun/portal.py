@@ -47,6 +47,11 @@ def call(coroutine: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def submit(coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    """Starts a coroutine on the portal's loop: for code that is on another loop, and awaits it there (asyncio.wrap_future)."""
+    return asyncio.run_coroutine_threadsafe(coroutine, _running_loop())
+
+
 def start(coroutine: Coroutine[Any, Any, Any]) -> None:
     """Starts a coroutine on the portal's loop and does not wait: for finalizers, which may not block."""
     if sys.is_finalizing() or _loop is None:

@@ -57,6 +57,8 @@ class AsyncSession:
         self._late: list[asyncio.Queue[Event | None]] = []
         self._history = History()
         self._closed = False
+        self._ended = "the session is closed"
+        self._idle: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.files = Files(self._open_files)
@@ -104,7 +106,24 @@ class AsyncSession:
             self._closing = asyncio.ensure_future(self._close())
         await asyncio.shield(self._closing)
 
+    def _used(self) -> None:
+        """The time without use begins anew, if nothing is going on."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        limit = self._limits.idle_timeout
+        if limit is not None and not self._line and not self._closed and self._lease is not None:
+            self._idle = asyncio.get_running_loop().call_later(limit, self._end_idle, limit)
+
+    def _end_idle(self, limit: float) -> None:
+        self._closed = True
+        self._ended = f"the session has ended, after {limit:g} s without use (idle_timeout), and its variables are gone"
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+
     async def _close(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
         for run in list(self._line):
             run.execution.stop("interrupted", "the session was closed")
             run.deliver(run.execution.abandon("interrupted", "", time.monotonic()))
@@ -136,7 +155,7 @@ class AsyncSession:
                 "this session belongs to another event loop: make one in each asyncio.run(), or use cellrun.Session"
             )
         if self._closed:
-            raise SessionLost("the session is closed; make a new one")
+            raise SessionLost(f"{self._ended}; make a new one")
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -312,6 +331,7 @@ class AsyncSession:
         if run not in self._line:
             return
         self._line.remove(run)
+        self._used()
         if run.result is not None and run.sent and not run.options.silent:
             self._history.add(run.code, run.result)
         for position, waiting in enumerate(list(self._line)):
@@ -450,6 +470,7 @@ class AsyncSession:
             if run is not None and self._restarted is not None:
                 run.deliver([run.execution.restarted(self._restarted)])
                 self._restarted = None
+            self._used()
             return self._client
 
     def _use(self, lease: Lease) -> None:

@@ -12,7 +12,7 @@ import pytest_asyncio
 from cellrun import AsyncSession, JupyterServer, Limits, LocalKernels, Provider
 from tests.support.proxy import FaultProxy
 
-KINDS = ["local", "local-tcp", "server-v1", "server-json", "gateway"]
+KINDS = ["local", "local-tcp", "spawned", "server-v1", "server-json", "gateway"]
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Way:
 
     @property
     def local(self) -> bool:
-        return self.kind.startswith("local")
+        return self.kind in ("local", "local-tcp", "spawned")
 
 
 @pytest_asyncio.fixture(params=KINDS, scope="module", loop_scope="module")
@@ -37,6 +37,8 @@ async def way(request: pytest.FixtureRequest) -> AsyncIterator[Way]:
             provider = LocalKernels()
         elif kind == "local-tcp":
             provider = LocalKernels(transport="tcp")
+        elif kind == "spawned":
+            provider = LocalKernels(kernel="ipykernel")
         elif kind == "gateway":
             server = request.getfixturevalue("gateway")
             provider = JupyterServer(server.url, token=server.token)

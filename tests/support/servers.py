@@ -119,7 +119,7 @@ def running(command: Sequence[str], url: str, probe: str, **extra: Any) -> Itera
         wait_until_answers(url + probe, process, log)
         yield Server(url=url, root=root, process=process, mark=mark, **extra)
     finally:
-        kill_family(process.pid, mark, MARK)
+        kill_family(process.pid, mark)
         process.wait(10)
         shutil.rmtree(home, ignore_errors=True)
 

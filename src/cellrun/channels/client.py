@@ -32,7 +32,7 @@ class KernelClient:
 
     `session_id` stands in the header of all our messages; over a Jupyter server it must be the one that
     the connection was opened with. `on_late` gets output of executions that have ended; `on_gone` is told once, with the reason, when
-    the kernel is dead or its restart by the server begins.
+    the kernel is dead or its restart by the server begins; `on_quiet` each time that no execution is under way any more.
     """
 
     def __init__(self, channel: Channel, session_id: str | None = None) -> None:
@@ -41,6 +41,7 @@ class KernelClient:
         self.info: Mapping[str, Any] = {}
         self.on_late: Callable[[Event], None] | None = None
         self.on_gone: Callable[[str], None] | None = None
+        self.on_quiet: Callable[[], None] | None = None
         self._connection = KernelConnection()
         self._sinks: dict[str, Sink] = {}
         self._answers: dict[str, asyncio.Future[Message]] = {}
@@ -238,6 +239,8 @@ class KernelClient:
                     if isinstance(effect.events[-1], Finished):
                         del self._sinks[effect.execution_id]
                     waiting = sink(effect.events)
+                    if self.on_quiet is not None and isinstance(effect.events[-1], Finished) and not self.executing:
+                        self.on_quiet()
                     if waiting is not None:
                         await waiting
             elif isinstance(effect, Answer):

@@ -139,6 +139,40 @@ def doctor_command(
     _exit_with(body())
 
 
+kernelspec_app = typer.Typer(help="Our kernel for Jupyter programs.", no_args_is_help=True)
+app.add_typer(kernelspec_app, name="kernelspec")
+
+
+@kernelspec_app.callback()
+def _kernelspec() -> None:
+    """Our kernel for Jupyter programs."""
+
+
+@kernelspec_app.command("install")
+def kernelspec_install_command(
+    name: Annotated[str, typer.Option(help="The name that programs choose it by.")] = "cellrun",
+    display_name: Annotated[str, typer.Option(help="The name that people see.")] = "Python 3 (cellrun)",
+    preload: Annotated[
+        str, typer.Option(help="Modules to load before the fork, with commas; auto: the usual ones.", metavar="MODULES")
+    ] = "auto",
+    user: Annotated[bool, typer.Option("--user", help="For this user, instead of for this Python.")] = False,
+    prefix: Annotated[str | None, typer.Option(help="For another environment.", metavar="DIR")] = None,
+) -> None:
+    """Install a kernelspec whose kernels are forked, in milliseconds, for Jupyter Server, nbclient and others."""
+    from cellrun.cli.kernelspec import install
+
+    if user and prefix is not None:
+        raise typer.BadParameter("--user and --prefix exclude each other")
+    try:
+        modules = [module.strip() for module in preload.split(",") if module.strip()]
+        folder = install(name, display_name, modules, user=user, prefix=prefix or (None if user else sys.prefix))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--name") from None
+    except OSError as error:
+        raise SystemExit(_complain(error, 3)) from None
+    print(f"installed {name} in {folder}")
+
+
 def _exit_with(body: Coroutine[Any, Any, int]) -> None:
     """Runs it and exits; errors of the plumbing become one line and their exit code."""
     from cellrun.settings import SettingsError

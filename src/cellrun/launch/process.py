@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,17 +18,18 @@ from typing import Any, Final
 
 import zmq
 import zmq.asyncio
-from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 
 from cellrun.errors import KernelStartError
 from cellrun.launch.death import OomWatch, describe_exit
-from cellrun.launch.descendants import kill_family
+from cellrun.launch.descendants import MARK, kill_family
+from cellrun.launch.endpoints import socket_folder
 
-# A kernel's sockets lie at <folder>/k-5: a unix socket's path holds 107 bytes.
-_LONGEST_FOLDER: Final = 90
 _STDERR_KEPT: Final = 16 * 1024
-MARK: Final = "_CELLRUN_FAMILY"  # no name that could be a setting of ours
+STOCK: Final = "ipykernel"
+"""The name under which stock ipykernel in this interpreter is had, whatever kernelspecs are installed."""
 
 
 class KernelProcess:
@@ -65,7 +65,7 @@ class KernelProcess:
     ) -> KernelProcess:
         """Starts the kernel of this kernelspec. `context` is shared, since each has a thread. Raises KernelStartError if there is no such kernelspec
         or its command cannot be run. Cancelled, it leaves nothing behind."""
-        folder = _socket_folder()
+        folder = socket_folder()
         mark = uuid.uuid4().hex
         manager = AsyncKernelManager(
             kernel_name=kernel,
@@ -74,6 +74,8 @@ class KernelProcess:
             context=zmq.asyncio.Context(shadow=context),
         )
         manager.shutdown_wait_time = 0
+        if kernel == STOCK:
+            manager._kernel_spec = KernelSpec(**get_kernel_dict())
         if transport == "ipc":
             manager.ip = str(folder / "k")
         process = cls(manager, folder, mark)
@@ -153,7 +155,7 @@ class KernelProcess:
             await asyncio.gather(self._starting, return_exceptions=True)
             self._find_process()
         if self.pid:
-            kill_family(self.pid if self.exit_reason is None else None, self._mark, MARK)
+            kill_family(self.pid if self.exit_reason is None else None, self._mark)
             await self._reaped(2.0)
         self._unwatch()
         if self._stderr_fd >= 0:
@@ -219,9 +221,11 @@ def _environment(extra: Mapping[str, str], mark: str) -> dict[str, str]:
     return {**inherited, **extra, MARK: mark}
 
 
-def _socket_folder() -> Path:
-    """A folder that only we can enter, with a path short enough for unix sockets."""
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    if not os.access(base, os.W_OK) or len(base.encode()) > _LONGEST_FOLDER - 20:
-        base = "/tmp" if sys.platform != "win32" else tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="cellrun-", dir=base))
+def is_own_python(kernel: str) -> bool:
+    """Whether this kernelspec is ipykernel in this interpreter, with nothing set: what a forked kernel can stand in for."""
+    try:
+        spec = KernelSpecManager().get_kernel_spec(kernel)
+    except NoSuchKernel:
+        return False
+    own = spec.argv[0] in ("python", "python3", sys.executable) and spec.argv[1:3] == ["-m", "ipykernel_launcher"]
+    return own and kernel == "python3" and not spec.env

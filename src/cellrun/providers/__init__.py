@@ -20,7 +20,8 @@ def provider_for(given: Provider | str | None) -> Provider:
     if given is None:
         from cellrun.providers.local import LocalKernels
 
-        return LocalKernels()
+        # Of one session alone: there is no second kernel for which anything could be got ready.
+        return LocalKernels(pool=0, preload=())
     if isinstance(given, str):
         from cellrun.providers.jupyter_server import JupyterServer
 

@@ -1,4 +1,4 @@
-"""Kernels on this machine: ordinary kernels of installed kernelspecs, over ipc."""
+"""Kernels on this machine: forked where they can be, otherwise started from their kernelspec; over ipc."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol, Self
 
 import zmq
 
 from cellrun.channels.client import KernelClient
 from cellrun.channels.zmq import ZmqChannel
 from cellrun.errors import CellrunError, ConnectionFailed, KernelStartError
-from cellrun.launch.process import KernelProcess
+from cellrun.launch import forkserver
+from cellrun.launch.forked import ForkedKernel
+from cellrun.launch.forkserver import ForkServer
+from cellrun.launch.memory import MemoryWatch
+from cellrun.launch.pool import PoolLimits
+from cellrun.launch.pooling import KernelPool, PoolStatus
+from cellrun.launch.process import KernelProcess, is_own_python
 from cellrun.protocol.kernel import KernelState
 from cellrun.providers.base import FileStore, Lease, Provider, finish
 from cellrun.providers.local_files import LocalFiles
@@ -25,17 +31,50 @@ from cellrun.providers.prepare import prepare
 
 # An idle kernel is asked to end before it is killed, so that its exit handlers run and files are flushed.
 _SHUTDOWN_GRACE: Final = 1.0
+_POOL: Final = 2
+_START_TIMEOUT: Final = 60.0
+_SOCKETS: Final = 16_384  # of one ZeroMQ context; its default is enough for 250 kernels
+
+
+class _Process(Protocol):
+    """What a lease wants of a kernel process, forked or started."""
+
+    on_exit: Callable[[str], None] | None
+    exit_reason: str | None
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def connection(self) -> dict[str, object]: ...
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def stderr(self) -> str: ...
+    async def interrupt(self) -> None: ...
+    async def exited(self, timeout: float) -> bool: ...
+    async def end(self) -> None: ...
 
 
 class LocalKernels(Provider):
-    """Starts a kernel process per session.
+    """Kernels on this machine, a few of them ready ahead.
 
-    kernel      name of an installed kernelspec (`jupyter kernelspec list`)
-    cwd         working folder; None: a fresh temporary folder per session, removed with it
-    env         environment variables in addition to this process's own
-    transport   "ipc" (unix sockets in a private folder), or "tcp" for kernels that know only that
+    kernel        "python3": this interpreter. On Linux its kernels are forked from a process that has the usual
+                  libraries loaded, in milliseconds. "ipykernel": stock ipykernel in an interpreter started anew, for its
+                  debugger, subshells and `%gui`, and for code that needs a clean interpreter. Any other name: an
+                  installed kernelspec (`jupyter kernelspec list`), started anew
+    cwd           working folder; None: a fresh temporary folder per session, removed with it
+    env           environment variables in addition to this process's own
+    transport     "ipc" (unix sockets in a private folder), or "tcp" for kernels that know only that
+    pool          kernels that are kept ready; None: 2 where kernels are forked, else 0
+    preload       modules that are loaded before the fork; "auto": numpy, pandas and matplotlib.pyplot where they are
+                  installed; empty: none. Their import must start no threads
+    max_kernels   kernels that may exist at once, ready ones included; None: no limit
+    max_memory    bytes that kernels may take together before no more are started; None: no limit
+    queue_timeout seconds that a session waits for a kernel where a limit is reached; None: as long as its start may take
+    queue_length  sessions that may wait; one more raises LimitExceeded
 
-    Code runs with the rights of this process: nothing contains it, and `containment` says so ("none").
+    A kernel is never used twice. Code runs with the rights of this process: nothing contains it, and `containment` says
+    so ("none").
     """
 
     def __init__(
@@ -45,38 +84,133 @@ class LocalKernels(Provider):
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         transport: Literal["ipc", "tcp"] = "ipc",
+        pool: int | None = None,
+        preload: Sequence[str] | Literal["auto"] = "auto",
+        max_kernels: int | None = None,
+        max_memory: int | None = None,
+        queue_timeout: float | None = None,
+        queue_length: int = 1_000,
     ) -> None:
         super().__init__()
         self._kernel = kernel
         self._cwd = None if cwd is None else Path(cwd).absolute()
         self._env = dict(env or {})
-        self._transport = transport
+        self._transport: Literal["ipc", "tcp"] = transport
+        self._forks = forkserver.AVAILABLE and is_own_python(kernel)
+        self._preload = preload
+        self._ready = (_POOL if self._forks else 0) if pool is None else pool
+        self._limits = PoolLimits(ready=0, most=max_kernels, memory=max_memory, waiting=queue_length)
+        self._queue_timeout = queue_timeout
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._server: ForkServer | None = None
+        self._pool: KernelPool[LocalLease] | None = None
         self._leases: set[LocalLease] = set()
+        self._held: set[LocalLease] = set()
+        self._loading: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._leases)} kernels"
+        state = "closed" if self._closed else f"{len(self._held)} kernels, {self.status.ready} ready"
         return f"<LocalKernels {self._kernel!r}, {state}>"
 
+    # -- kernels ---------------------------------------------------------------------------------
+
     async def acquire(self, timeout: float) -> LocalLease:
+        """See Provider. Raises LimitExceeded too, where a limit on kernels was reached and none became free in time."""
         self._check_open()
-        if self._cwd is not None and not self._cwd.is_dir():
-            raise KernelStartError(f"the working folder does not exist or is no folder: {self._cwd}")
-        if self._context is None:
-            self._context = zmq.Context()
+        lease = await self._open().take(timeout, queue_timeout=self._queue_timeout)
+        self._held.add(lease)
+        return lease
+
+    async def ready(self, timeout: float = 60.0) -> None:
+        """Until all `pool` kernels are there, with everything loaded. Raises KernelStartError when the time is up first, or
+        what keeps them from starting."""
+        self._check_open()
+        self._entered = True
+        pool = self._open()
+        self._load_now.set()
+        try:
+            async with asyncio.timeout(timeout):
+                assert self._loading is not None
+                await asyncio.shield(self._loading)
+                await pool.ready(timeout)
+        except TimeoutError:
+            raise KernelStartError(f"{pool.status.ready} of {self._ready} kernels are ready", retryable=True) from None
+
+    @property
+    def status(self) -> PoolStatus:
+        """How many kernels are ready, starting, held, ending; how many sessions wait."""
+        return PoolStatus(0, 0, 0, 0, 0) if self._pool is None else self._pool.status
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._open()
+        self._load_now.set()
+        return self
+
+    def _open(self) -> KernelPool[LocalLease]:
+        """What is shared by all kernels, made with the first use."""
+        if self._pool is not None:
+            return self._pool
+        self._context = zmq.Context()
+        self._context.max_sockets = _SOCKETS
+        self._memory = MemoryWatch(lambda: [lease.pid for lease in self._leases], self._on_measured)
+        pool = self._pool = KernelPool(
+            self._start_lease,
+            self._end_lease,
+            limits=self._limits,
+            busy=lambda: sum(lease.executing for lease in self._leases),
+            memory=(lambda: None) if self._limits.memory is None else self._memory.latest,
+        )
+        if self._forks:
+            self._server = ForkServer(preload=self._preload, env=self._env)
+            self._server.on_renewed = pool.renew
+        self._load_now = asyncio.Event()
+        self._loading = asyncio.ensure_future(self._load(pool))
+        return pool
+
+    def _on_measured(self) -> None:
+        if self._pool is not None:
+            self._pool.changed()
+
+    async def _load(self, pool: KernelPool[LocalLease]) -> None:
+        """Kernels for the pool are forked when everything is loaded. A kernel that is wanted before is forked at once:
+        loading starts when nobody waits for that one any more."""
+        await self._load_now.wait()
+        if self._server is not None and self._preload:
+            await self._server.load()
+        pool.resize(self._ready)
+
+    async def _start_lease(self) -> LocalLease:
         lease = LocalLease(self)
         self._leases.add(lease)
         try:
-            await lease.begin(timeout)
+            await lease.begin(_START_TIMEOUT)
         except BaseException:
-            await finish(lease.release())
+            await finish(self._end_lease(lease))
             raise
+        self._load_now.set()
         return lease
 
+    async def _end_lease(self, lease: LocalLease) -> None:
+        await lease.end()
+        self._leases.discard(lease)
+
     async def _close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
         context, self._context = self._context, None
-        leases, self._leases = self._leases, set()
-        await asyncio.gather(*(lease.release() for lease in leases))
+        server, self._server = self._server, None
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        closing = asyncio.ensure_future(pool.aclose())
+        await asyncio.gather(*(lease.release() for lease in list(self._held)))
+        await closing
+        await pool.aclose()  # those that were held end, too
+        await self._memory.aclose()
+        if server is not None:
+            await server.aclose()
         if context is not None:
             # Every socket is closed by now. Were one of a library left open, this would wait for it: so
             # in a thread, and not for long.
@@ -90,37 +224,69 @@ class LocalLease(Lease):
     containment = "none"
 
     def __init__(self, provider: LocalKernels) -> None:
+        assert provider._pool is not None
         self._provider = provider
+        self._pool = provider._pool
+        self._ended = asyncio.Event()
         self._context = provider._context
-        self._process: KernelProcess | None = None
+        self._server = provider._server
+        self._process: _Process | None = None
         self._own_folder = provider._cwd is None
         self.folder = provider._cwd or Path(tempfile.mkdtemp(prefix="cellrun-work-"))
         self._files = LocalFiles(self.folder)
 
+    @property
+    def pid(self) -> int:
+        """Of the kernel's process; 0 while there is none."""
+        return 0 if self._process is None else self._process.pid
+
+    @property
+    def executing(self) -> bool:
+        """Whether a cell runs."""
+        return self._process is not None and hasattr(self, "client") and self.client.executing
+
     async def start(self, timeout: float) -> None:
         """A ready kernel process. Raises KernelStartError; then nothing of it is left but the folder."""
-        provider = self._provider
-        assert self._context is not None
         deadline = time.monotonic() + timeout
-        process = self._process = await KernelProcess.start(
+        if not self.folder.is_dir():
+            raise KernelStartError(f"the working folder does not exist or is no folder: {self.folder}")
+        process = self._process = await self._make_process()
+        assert self._context is not None
+        channel = ZmqChannel(process.connection, self._context)
+        self.client = KernelClient(channel)
+        self.client.on_quiet = self._pool.changed
+        process.on_exit = self._on_exit
+        try:
+            if process.exit_reason is not None:
+                channel.gone(process.exit_reason)
+            await self.client.wait_ready(deadline - time.monotonic())
+            if self._server is None:
+                await prepare(self.client, timeout=max(0.1, deadline - time.monotonic()))
+        except KernelStartError as error:
+            said = process.stderr.strip()
+            text = f"{error}; it said: …{said[-500:]}" if said else str(error)
+            raise KernelStartError(text, retryable=error.retryable) from None
+
+    async def _make_process(self) -> _Process:
+        provider = self._provider
+        if self._server is not None:
+            return await ForkedKernel.start(
+                self._server, cwd=self.folder, env=provider._env, transport=provider._transport
+            )
+        assert self._context is not None
+        return await KernelProcess.start(
             provider._kernel,
             cwd=self.folder,
             env=provider._env,
             transport=provider._transport,
             context=self._context,
         )
-        channel = ZmqChannel(process.connection, self._context)
-        self.client = KernelClient(channel)
-        process.on_exit = channel.gone
-        try:
-            if process.exit_reason is not None:
-                channel.gone(process.exit_reason)
-            await self.client.wait_ready(deadline - time.monotonic())
-            await prepare(self.client, timeout=max(0.1, deadline - time.monotonic()))
-        except KernelStartError as error:
-            said = process.stderr.strip()
-            text = f"{error}; it said: …{said[-500:]}" if said else str(error)
-            raise KernelStartError(text, retryable=error.retryable) from None
+
+    def _on_exit(self, reason: str) -> None:
+        channel = self.client.channel
+        assert isinstance(channel, ZmqChannel)
+        channel.gone(reason)
+        self._pool.lost(self)
 
     async def open_files(self) -> FileStore:
         return self._files
@@ -146,6 +312,17 @@ class LocalLease(Lease):
         await self.start(timeout)
 
     async def _release(self) -> None:
+        self._provider._held.discard(self)
+        self._pool.give_back(self)
+        # Nobody sees what a kernel with a folder of its own still writes at its end: the holder need not wait for that.
+        if not self._own_folder:
+            await self._ended.wait()
+
+    async def end(self) -> None:
+        """Asks the kernel to end, makes sure, and removes its folder. Bounded; never raises."""
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
         with contextlib.suppress(Exception):
             await self._ask_to_end()
         await self._stop()
@@ -154,7 +331,7 @@ class LocalLease(Lease):
                 await asyncio.to_thread(shutil.rmtree, self.folder, True)
             except RuntimeError:  # the interpreter is shutting down: there are no more threads to be had
                 shutil.rmtree(self.folder, ignore_errors=True)
-        self._provider._leases.discard(self)
+        self._ended.set()
 
     async def _ask_to_end(self) -> None:
         process = self._process

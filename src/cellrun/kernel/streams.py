@@ -1,0 +1,186 @@
+"""sys.stdout and sys.stderr of a kernel, and what is written past them to the descriptors 1 and 2."""
+
+from __future__ import annotations
+
+import codecs
+import contextvars
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from ipykernel.iostream import OutStream
+
+from cellrun.kernel.interrupts import InterruptGuard
+from cellrun.kernel.iopub import IOPub
+from cellrun.kernel.wire import LeanSession
+
+_AT_ONCE: Final = 1024 * 1024  # characters that are gathered before they are sent without waiting
+_AGAIN: Final = 0.005
+_READ: Final = 65536
+_PIPE: Final = 1024 * 1024  # the most that a pipe can be made to hold without privileges (pipe(7))
+
+Later = Callable[[float, Callable[[], None]], None]
+"""Calls something in the service thread after so many seconds."""
+
+
+class LeanStream(OutStream):
+    """Gathers text and sends it from the thread that flushes, or after `flush_interval` seconds from the service thread.
+
+    In a forked child, text goes to the descriptor, which the kernel reads.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        session: LeanSession,
+        iopub: IOPub,
+        guard: InterruptGuard,
+        later: Later,
+        interval: float,
+        original: int,
+    ) -> None:
+        self.session = session
+        self.pub_thread = iopub
+        self.name = name
+        self.topic = b"stream." + name.encode()
+        self.flush_interval = interval
+        self.echo = None
+        self._iopub = iopub
+        self._guard = guard
+        self._later = later
+        self._parent_header = contextvars.ContextVar("parent_header")
+        self._parent_header.set({})
+        self._parent_header_global = {}
+        self._master_pid = os.getpid()
+        self._isatty = False
+        self._should_watch = False
+        self._local = threading.local()
+        self._original_stdstream_fd = 1 if name == "stdout" else 2
+        self._original_stdstream_copy = original
+        self._fid = None
+        self._buffer_lock = threading.RLock()
+        self._texts: list[tuple[dict[str, Any], list[str]]] = []
+        self._size = 0
+        self._flush_pending = False
+        self._forked = False
+
+    def after_fork(self) -> None:
+        """In a forked child: what the kernel has gathered is the kernel's to send."""
+        self._forked = True
+        self._texts = []
+        self._buffer_lock = threading.RLock()
+
+    def write(self, string: str) -> int:
+        """Takes text. Raises TypeError for anything else, ValueError after `close`."""
+        if not isinstance(string, str):
+            raise TypeError(f"write() argument must be str, not {type(string)}")
+        if self.pub_thread is None:
+            raise ValueError("I/O operation on closed file")
+        if self._forked:
+            self._write_to_descriptor(string)
+            return len(string)
+        parent = self.parent_header
+        with self._buffer_lock:
+            if self._texts and self._texts[-1][0] is parent:
+                self._texts[-1][1].append(string)
+            else:
+                self._texts.append((parent, [string]))
+            self._size += len(string)
+        if self._size > _AT_ONCE:
+            self.flush()
+        elif not self._flush_pending:
+            self._flush_pending = True
+            self._later(self.flush_interval, self._flush_in_time)
+        return len(string)
+
+    def flush(self) -> None:
+        """Sends what was gathered; waits while a reader lags."""
+        wait = _AGAIN / 8
+        while self._texts and not self._forked:
+            if not self._send_first():
+                time.sleep(wait)
+                wait = min(2 * wait, _AGAIN)
+
+    def _flush(self) -> None:
+        self.flush()
+
+    def _flush_in_time(self) -> None:
+        """In the service thread, which must not wait."""
+        while self._texts:
+            if not self._send_first():
+                self._later(_AGAIN, self._flush_in_time)
+                return
+        self._flush_pending = False
+
+    def _send_first(self) -> bool:
+        """Sends the oldest text that has one parent. False, and nothing lost, if a reader lags."""
+        with self._guard, self._buffer_lock, self._iopub.lock:
+            if not self._texts:
+                return True
+            parent, pieces = self._texts[0]
+            text = "".join(pieces)
+            message: dict[str, Any] | None = self.session.msg("stream", {"name": self.name, "text": text}, parent)
+            for hook in self._hooks:
+                message = hook(message)
+                if message is None:
+                    break
+            if message is not None and not self._iopub.try_send(self.session.serialize(message, self.topic)):
+                pieces[:] = [text]
+                return False
+            del self._texts[0]
+            self._size -= len(text)
+            return True
+
+    def close(self) -> None:
+        """Further writing raises ValueError."""
+        self.flush()
+        self.pub_thread = None
+
+    def _write_to_descriptor(self, text: str) -> None:
+        data = text.encode("utf-8", "replace")
+        while data:
+            data = data[os.write(self._original_stdstream_fd, data) :]
+
+
+class CapturedDescriptor:
+    """A pipe in place of descriptor 1 or 2: subprocesses, C code and forked children write there.
+
+    Whoever reads writes to the stream before another can read, so the order is kept. `drain` at the end of a
+    cell makes sure that what the cell's own subprocesses wrote goes out before the cell ends.
+    """
+
+    def __init__(self, descriptor: int, stream: LeanStream) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._lock = threading.Lock()
+        self._reader, writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        os.dup2(writer, descriptor)
+        os.close(writer)
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def read(self) -> None:
+        """Passes on one portion."""
+        with self._lock:
+            self._read()
+
+    def drain(self) -> None:
+        """Passes on what has been written so far: no more than a pipe holds, were a child to write on and on."""
+        with self._lock:
+            for _ in range(_PIPE // _READ):
+                if self._read() < _READ:
+                    return
+
+    def _read(self) -> int:
+        try:
+            data = os.read(self._reader, _READ)
+        except BlockingIOError:
+            return 0
+        if text := self._decoder.decode(data):
+            self._stream.write(text)
+        return len(data)

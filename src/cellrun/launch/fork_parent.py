@@ -1,0 +1,275 @@
+"""One forkserver process, seen from the process that wants kernels. See forkserver_process.py for what is said."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cellrun.errors import KernelStartError
+from cellrun.launch.descendants import children
+
+_BOOT: Final = 30.0
+_END: Final = 3.0
+_ANSWER: Final = 64 * 1024
+_SAID: Final = 500  # characters of what the process said that go into an error
+_START: Final = (
+    "from cellrun.launch.forkserver_process import main; main({control}, {lifeline}, {modules!r}, {without!r})"
+)
+
+
+class ForkServerLost(Exception):
+    """The process ended while something was asked of it. Another one can be asked."""
+
+
+class ForkRefused(Exception):
+    """It cannot fork, and says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Child:
+    """A forked process. `exited` becomes its code, as `subprocess` gives it, or None where nobody knows."""
+
+    pid: int
+    exited: asyncio.Future[int | None]
+    parent: ForkParent
+
+
+class ForkParent:
+    """Starts the process; `on_end` is called once, when it has ended."""
+
+    def __init__(
+        self,
+        python: str,
+        modules: Sequence[str] | str,
+        without: Sequence[str],
+        env: Mapping[str, str],
+        on_end: Callable[[ForkParent], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_end = on_end
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._pending: dict[int, asyncio.Future[Child]] = {}
+        self._children: dict[int, tuple[Child, int]] = {}
+        self._number = 0
+        self._loading = False
+        self.loaded = asyncio.Event()
+        self.broken: tuple[str, str] | None = None
+        self.ended = asyncio.Event()
+        self.forks = 0
+        self.since = time.monotonic()
+        self._socket, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        lifeline, self._lifeline = os.pipe()
+        self._log = tempfile.TemporaryFile(prefix="cellrun-forkserver-")  # noqa: SIM115  # closed with the process
+        start = _START.format(control=control.fileno(), lifeline=lifeline, modules=modules, without=list(without))
+        try:
+            self._process = subprocess.Popen(
+                [python, "-c", start],
+                pass_fds=[control.fileno(), lifeline],
+                env={**os.environ, **env},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._socket.close()
+            self._log.close()
+            os.close(self._lifeline)
+            raise KernelStartError(f"the forkserver cannot be started: {error.strerror}") from None
+        finally:
+            control.close()
+            os.close(lifeline)
+        self._socket.setblocking(False)
+        self._loop.add_reader(self._socket, self._read)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def booted(self) -> None:
+        """Until it can fork. Raises KernelStartError with what it said if it cannot."""
+        try:
+            await asyncio.wait_for(asyncio.shield(self._ready), _BOOT)
+        except TimeoutError:
+            raise KernelStartError(f"the forkserver did not start within {_BOOT:g} s", retryable=True) from None
+        except ForkServerLost as error:
+            raise KernelStartError(str(error)) from None
+
+    def load(self) -> None:
+        """Has it load the rest, between requests; then `loaded` is set, or `broken`."""
+        if not self._loading:
+            self._loading = True
+            self._tell({"op": "preload"})
+
+    def retire(self) -> None:
+        """It forks no more, and ends with the last of its kernels."""
+        self._tell({"op": "retire"})
+
+    async def fork(self, birth: Mapping[str, Any], listeners: Sequence[int]) -> Child:
+        """A new process that becomes a kernel. Raises ForkRefused, ForkServerLost, and KernelStartError if the environment
+        is larger than a message. Cancelled: the process, if it comes to be, is killed."""
+        if self.ended.is_set():
+            raise ForkServerLost("the forkserver has ended")
+        self._number += 1
+        number = self._number
+        answer: asyncio.Future[Child] = self._loop.create_future()
+        self._pending[number] = answer
+        try:
+            await self._send(json.dumps({"op": "fork", "id": number, "birth": dict(birth)}).encode(), listeners)
+            return await answer
+        finally:
+            # Left in place until the answer comes: `_forked` kills a child that nobody waits for.
+            if answer.cancelled() and self.ended.is_set():
+                self._pending.pop(number, None)
+
+    async def _send(self, data: bytes, descriptors: Sequence[int]) -> None:
+        while True:
+            try:
+                socket.send_fds(self._socket, [data], list(descriptors))
+                return
+            except BlockingIOError:
+                await self._writable()
+            except OSError as error:
+                if error.errno == 90:  # EMSGSIZE
+                    raise KernelStartError(
+                        f"the environment of the kernel is too large to be handed over ({len(data)} bytes)"
+                    ) from None
+                raise ForkServerLost("the forkserver has ended") from None
+
+    async def _writable(self) -> None:
+        writable: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_writer(self._socket, lambda: None if writable.done() else writable.set_result(None))
+        try:
+            await writable
+        finally:
+            self._loop.remove_writer(self._socket)
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.send(json.dumps(message).encode())
+
+    # -- what it says ----------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._socket, _ANSWER, 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, descriptors = b"", []
+            if not data:
+                self._lost()
+                return
+            self._hear(json.loads(data), descriptors)
+
+    def _hear(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if "forked" in message:
+            self._forked(message["forked"], message["pid"], descriptors[0])
+        elif "failed" in message:
+            answer = self._pending.pop(message["failed"])
+            if not answer.done():
+                answer.set_exception(ForkRefused(message["why"]))
+        elif "exited" in message:
+            child, pidfd = self._children.pop(message["exited"])
+            os.close(pidfd)
+            child.exited.set_result(message["code"])
+        elif "ready" in message:
+            if not self._ready.done():
+                self._ready.set_result(None)
+        elif "loaded" in message:
+            self.loaded.set()
+        elif "broken" in message:
+            self.broken = message["broken"], message["why"]
+            self.loaded.set()
+
+    def _forked(self, number: int, pid: int, pidfd: int) -> None:
+        self.forks += 1
+        child = Child(pid, self._loop.create_future(), self)
+        self._children[pid] = child, pidfd
+        answer = self._pending.pop(number)
+        if answer.done():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        else:
+            answer.set_result(child)
+
+    def strangers(self) -> bool:
+        """Whether there may be processes that kernels have left behind: orphans come to the forkserver."""
+        return self.ended.is_set() or bool(children(self.pid) - self._children.keys())
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _lost(self) -> None:
+        """The process is gone. Its kernels live on, and are watched one by one."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(0.05)
+        lost = ForkServerLost(f"the forkserver ended{self._last_words()}")
+        if not self._ready.done():
+            self._ready.set_exception(lost)
+            self._ready.exception()
+        for answer in self._pending.values():
+            if not answer.done():
+                answer.set_exception(lost)
+        self._pending.clear()
+        self.loaded.set()
+        self.ended.set()
+        for child, pidfd in list(self._children.values()):
+            self._loop.add_reader(pidfd, self._on_orphan_exit, child, pidfd)
+        if not self._children:
+            self._let_go()
+
+    def _on_orphan_exit(self, child: Child, pidfd: int) -> None:
+        self._loop.remove_reader(pidfd)
+        code = None
+        with contextlib.suppress(ChildProcessError, OSError):  # ours to reap only where we are the init process
+            if (end := os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)) is not None:
+                code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+        os.close(pidfd)
+        del self._children[child.pid]
+        child.exited.set_result(code)
+        if not self._children:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._process.poll()
+        with contextlib.suppress(OSError):
+            os.close(self._lifeline)
+        self._log.close()
+        self._on_end(self)
+
+    def _last_words(self) -> str:
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, self._log.tell() - _SAID))
+        said = self._log.read().decode("utf-8", "replace").strip()
+        return f"; it said: …{said}" if said else ""
+
+    async def aclose(self) -> None:
+        """Ends the process, and the kernels that it still has. Bounded; never raises."""
+        if not self.ended.is_set():
+            # The end of its socket is what it ends by; SIGKILL, if it does not look.
+            self._socket.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.ended.wait(), _END)
+        if not self.ended.is_set():
+            self._process.kill()
+            await self.ended.wait()
+        for child, pidfd in list(self._children.values()):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await asyncio.wait({child.exited}, timeout=_END)
+        while self._process.poll() is None:
+            await asyncio.sleep(0.002)

@@ -1,0 +1,192 @@
+"""From a fork to a kernel: everything that a child has inherited and must not keep."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import io
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from cellrun.kernel.application import CHANNELS, LeanApplication
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def prctl(option: int, value: int | bytes) -> None:
+    """prctl(2) of Linux. Raises OSError."""
+    if _libc.prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+@dataclass(frozen=True)
+class Birth:
+    """What a kernel is told at its fork."""
+
+    connection: Mapping[str, Any]
+    connection_file: str
+    environment: Mapping[str, str]
+    folder: str
+    name: str  # of the process, at most 15 bytes
+    log: str  # file for what the process itself says, not the cells
+    flush_interval: float
+    drop_nothing: bool
+
+
+def become_kernel(
+    application: LeanApplication, birth: Birth, listeners: Sequence[int], lifeline: int, parent: int
+) -> NoReturn:
+    """In the child, right after the fork. `lifeline` is a pipe that ends with the process for which the kernel works."""
+    status = 1
+    try:
+        _follow_into_death(parent)
+        os.setsid()
+        _reset_signals()
+        _keep_descriptors([*listeners, lifeline])
+        _reset_standard_streams(birth.log)
+        prctl(_PR_SET_NAME, birth.name.encode())
+        os.environ.clear()
+        os.environ.update(birth.environment)
+        time.tzset()
+        os.chdir(birth.folder)
+        _reseed()
+        tempfile.tempdir = None
+        sys.argv[:] = [_launcher(), "-f", birth.connection_file]
+        _reset_shell(application)
+        gc.enable()
+        application.attach(
+            birth.connection,
+            descriptors=dict(zip(CHANNELS, listeners, strict=True)) if listeners else None,
+            connection_file=birth.connection_file,
+            flush_interval=birth.flush_interval,
+            drop_nothing=birth.drop_nothing,
+        )
+        application.service.watch(Lifeline(lifeline), _watch(lifeline))
+        application.kernel.on_first_request = _live_on
+        application.serve()
+        _end(application)
+        status = 0
+    except BaseException:
+        with contextlib.suppress(Exception):
+            traceback.print_exc(file=sys.__stderr__)
+    finally:
+        # Not by sys.exit: that would take apart, page by page, a heap that is shared with the parent.
+        os._exit(status)
+
+
+def _follow_into_death(parent: int) -> None:
+    """Until somebody has asked something of this kernel, it dies with its parent: should that end before it
+    has told of the kernel, nobody would ever know of it."""
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _live_on() -> None:
+    prctl(_PR_SET_PDEATHSIG, 0)
+
+
+def _reset_signals() -> None:
+    """As Python sets them at its start."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, signal.SIG_DFL)
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _keep_descriptors(kept: Sequence[int]) -> None:
+    low = 3
+    for descriptor in sorted(kept):
+        os.closerange(low, descriptor)
+        low = descriptor + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def _reset_standard_streams(log: str) -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(nothing, 0)
+    os.dup2(written, 1)
+    os.dup2(written, 2)
+    os.close(nothing)
+    os.close(written)
+
+
+def _reseed() -> None:
+    """`random` does so by itself; what else draws from the system at each use needs nothing."""
+    random.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+
+
+def _launcher() -> str:
+    import ipykernel_launcher
+
+    return os.path.abspath(str(ipykernel_launcher.__file__))
+
+
+def _reset_shell(application: LeanApplication) -> None:
+    """What the shell took from the environment when it was made."""
+    shell = application.kernel.shell
+    shell.init_environment()
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    if "matplotlib" in sys.modules:
+        matplotlib = sys.modules["matplotlib"]
+        wanted = os.environ["MPLBACKEND"]
+        if matplotlib.get_backend().lower() != wanted.lower() and not wanted.endswith("backend_inline"):
+            matplotlib.use(wanted)
+    if name := os.environ.get("JPY_SESSION_NAME"):
+        shell.user_ns["__session__"] = name
+
+
+class Lifeline:
+    """A descriptor as something with a `fileno`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+
+def _watch(lifeline: int) -> Any:
+    os.set_blocking(lifeline, False)
+
+    def read() -> None:
+        with contextlib.suppress(BlockingIOError):
+            if os.read(lifeline, 1) == b"":
+                os.killpg(0, signal.SIGKILL)
+
+    return read
+
+
+def _end(application: LeanApplication) -> None:
+    """What the interpreter does at its end: threads are waited for, exit handlers run, objects of the user's end, files
+    are written out."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    application.kernel.shell.user_ns.clear()
+    gc.collect()
+    for thing in gc.get_objects():
+        if issubclass(type(thing), io.IOBase) and thing not in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                thing.flush()
+    application.close()

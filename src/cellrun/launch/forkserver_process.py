@@ -1,0 +1,205 @@
+"""The forkserver: one process with one thread that has everything loaded, runs nobody's code, and forks kernels.
+
+It is told what to do over the socket that it was started with, and answers there. When that ends, whoever started it
+is gone, and it ends its kernels and itself.
+
+    in   {"op": "fork", "id", "birth": …} with the descriptors of five listening sockets, or none: then it binds them itself
+         {"op": "preload"}                 loads the rest, as soon as nothing else is to be done
+         {"op": "retire"}                  forks no more, and ends with the last of its kernels
+    out  {"ready": pid}
+         {"forked": id, "pid"} with a pidfd, or {"failed": id, "why"}
+         {"exited": pid, "code"}           as `subprocess` gives it: negative for a signal
+         {"loaded": [steps]}, or {"broken": step, "why", "threads": [names]} when it can fork no more
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NoReturn
+
+from cellrun.kernel.application import LeanApplication
+from cellrun.launch.descendants import MARK, kill_family
+from cellrun.launch.forked_child import Birth, become_kernel, prctl
+from cellrun.launch.preload import NO_THREADS, CannotImport, Step, steps
+
+_LARGEST: Final = 256 * 1024  # bytes of a request: an environment, mostly
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+
+class ForkServerProcess:
+    """The process's state: its kernels, and what is still to be loaded."""
+
+    def __init__(
+        self, control: socket.socket, lifeline: int, modules: Sequence[str] | str, without: Sequence[str]
+    ) -> None:
+        self._control = control
+        self._lifeline = lifeline
+        self._modules = modules
+        self._without = without
+        self._kernels: dict[int, str] = {}
+        self._loading = False
+        self._retired = False
+        self._broken = ""
+        self._frozen = False
+
+    def run(self) -> None:
+        """Until the other end of the socket is closed."""
+        os.environ.update(NO_THREADS)
+        application = self._application = LeanApplication.instance()
+        application.prepare()
+        self._steps: Iterator[Step] = steps(application, self._modules, self._without)
+        self._done: list[str] = []
+        wakeup, self._wakeup = socket.socketpair()
+        wakeup.setblocking(False)
+        self._wakeup.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup.fileno())
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(wakeup, select.POLLIN)
+        self._say({"ready": os.getpid()})
+        while not (self._retired and not self._kernels):
+            ready = dict(poll.poll(0 if self._loading else None))
+            if wakeup.fileno() in ready:
+                with contextlib.suppress(BlockingIOError):
+                    wakeup.recv(4096)
+                self._reap()
+            if self._control.fileno() in ready:
+                self._obey()
+            elif self._loading:
+                self._take_step()
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def _obey(self) -> None:
+        data, descriptors, _, _ = socket.recv_fds(self._control, _LARGEST, 16)
+        if not data:
+            self._abandoned()
+        request: dict[str, Any] = json.loads(data)
+        match request["op"]:
+            case "fork":
+                self._fork(request, descriptors)
+            case "preload":
+                self._loading = not self._broken
+            case "retire":
+                self._retired = True
+                self._loading = False
+
+    def _fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        birth = Birth(**request["birth"])
+        try:
+            self._check_threads()
+            if self._broken:
+                raise RuntimeError(self._broken)
+            if not self._frozen:
+                gc.collect()
+                gc.freeze()  # the collector of a kernel must not write to, and so copy, what is shared
+                self._frozen = True
+            gc.disable()
+            parent = os.getpid()
+            pid = os.fork()
+        except (OSError, RuntimeError) as error:
+            self._say({"failed": request["id"], "why": str(error)})
+            pid = -1
+        if pid == 0:
+            become_kernel(self._application, birth, descriptors, self._lifeline, parent)
+        gc.enable()
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if pid > 0:
+            self._kernels[pid] = birth.environment.get(MARK, birth.name)
+            pidfd = os.pidfd_open(pid)
+            self._say({"forked": request["id"], "pid": pid}, pidfd)
+            os.close(pidfd)
+
+    def _check_threads(self) -> None:
+        names = threads()
+        if len(names) > 1:
+            self._broken = self._broken or (
+                f"the forkserver has {len(names)} threads ({', '.join(names)}): a fork would copy their locks and not them"
+            )
+
+    # -- loading ---------------------------------------------------------------------------------
+
+    def _take_step(self) -> None:
+        step = next(self._steps, None)
+        if step is None:
+            self._loading = False
+            self._say({"loaded": self._done})
+            return
+        name, work = step
+        try:
+            work()
+        except CannotImport as error:
+            self._fail(name, str(error))
+            return
+        self._frozen = False
+        names = threads()
+        if len(names) > 1:
+            self._fail(
+                name,
+                f"preloading {name!r} started threads ({', '.join(names[1:])}), and a process with threads cannot be forked",
+            )
+            return
+        self._done.append(name)
+
+    def _fail(self, step: str, why: str) -> None:
+        self._loading = False
+        self._broken = why
+        self._say({"broken": step, "why": why, "threads": threads()[1:]})
+
+    # -- ends ------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        """Also of orphans that kernels have left: they come to this process, and are not known to it."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if self._kernels.pop(pid, None) is not None:
+                self._say({"exited": pid, "code": os.waitstatus_to_exitcode(status)})
+
+    def _abandoned(self) -> NoReturn:
+        """Nobody is left to whom the kernels belong."""
+        for pid, mark in self._kernels.items():
+            kill_family(pid, mark)
+        deadline = time.monotonic() + 2.0
+        while self._kernels and time.monotonic() < deadline:
+            self._reap()
+            time.sleep(0.005)
+        os._exit(0)
+
+    def _say(self, message: dict[str, Any], *descriptors: int) -> None:
+        try:
+            socket.send_fds(self._control, [json.dumps(message).encode()], list(descriptors))
+        except OSError:  # gone: the next look at the socket tells
+            return
+
+
+def threads() -> list[str]:
+    """The names of this process's threads, the main one first (proc(5))."""
+    names = []
+    for task in sorted(os.listdir("/proc/self/task"), key=int):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/comm", encoding="utf-8") as file:
+            names.append(file.read().strip())
+    return names
+
+
+def main(control: int, lifeline: int, modules: Sequence[str] | str, without: Sequence[str]) -> None:
+    """What the process runs."""
+    sys.path[:] = [entry for entry in sys.path if entry]  # put there for -c; the shell of a kernel puts it back
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    ForkServerProcess(socket.socket(fileno=control), lifeline, modules, without).run()
