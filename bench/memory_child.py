@@ -1,4 +1,4 @@
-"""`python -m bench.memory_child BYTES LINES PAUSE`: streams from a local kernel, says how this process grew."""
+"""`python -m bench.memory_child KERNEL BYTES LINES PAUSE`: streams from a local kernel, says how this process grew."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ async def _stream(session: cellrun.AsyncSession, code: str, pause: float = 0.0) 
     return arrived
 
 
-async def _main(size: int, lines: int, pause: float) -> None:
-    async with cellrun.AsyncSession() as session:
+async def _main(kernel: str, size: int, lines: int, pause: float) -> None:
+    async with cellrun.LocalKernels(kernel=kernel, pool=0) as provider, cellrun.AsyncSession(provider) as session:
         await _stream(session, lines_code(100_000))
         gc.collect()
         _forget_peak()
@@ -57,4 +57,4 @@ async def _main(size: int, lines: int, pause: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    asyncio.run(_main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))

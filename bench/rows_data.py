@@ -10,15 +10,15 @@ from typing import Any, Final
 import cellrun
 from bench.measure import Bench, Check, Contender, Figures, Row
 from bench.raw_zmq import RawKernel, raw_kernel
-from bench.rows_calls import LOCAL, RAW, SERVER, expect, milliseconds, provider_of
+from bench.rows_calls import LOCAL, RAW, SERVER, STOCK, expect, milliseconds, provider_of, stock_session
 from cellrun.limits import FLUSH_INTERVAL
 
 MB: Final = 1_000_000
 LINE: Final = 100
 RAW_AS_OURS: Final = f"raw ZMQ, flushing each {FLUSH_INTERVAL:g} s"
 
-Kernels = tuple[RawKernel, cellrun.AsyncSession, cellrun.AsyncSession]
-"""A raw one, a session on this machine, a session on a server without rate limits."""
+Kernels = tuple[RawKernel, cellrun.AsyncSession, cellrun.AsyncSession, cellrun.AsyncSession]
+"""A raw one; sessions on the same stock kernel, on a forked one, on a server without rate limits."""
 
 _FIRST: Final = "import time\nprint('first')\ntime.sleep(1)"
 
@@ -38,11 +38,14 @@ async def _open_kernels(bench: Bench) -> AsyncIterator[Kernels]:
     server = await bench.unlimited_server()
     async with (
         raw_kernel(bench.new_folder()) as raw,
-        cellrun.AsyncSession() as local,
+        stock_session() as stock,
+        cellrun.LocalKernels(pool=0) as kernels,
+        cellrun.AsyncSession(kernels) as local,
         provider_of(server) as provider,
         cellrun.AsyncSession(provider) as remote,
     ):
-        yield raw, local, remote
+        await kernels.ready()  # nothing is loaded any more while others are measured
+        yield raw, stock, local, remote
 
 
 def _throughput(name: str, size: int, work: Callable[[], Awaitable[int]]) -> Contender:
@@ -68,11 +71,12 @@ async def _size(session: cellrun.AsyncSession, code: str) -> int:
 async def _lines(bench: Bench) -> AsyncIterator[list[Contender]]:
     size = (5 if bench.quick else 50) * MB
     code = lines_code(size)
-    raw, local, remote = await _kernels(bench)
+    raw, stock, local, remote = await _kernels(bench)
     async with raw_kernel(bench.new_folder(), flush_interval=FLUSH_INTERVAL) as raw_as_ours:
         yield [
             _throughput(RAW, size, lambda: _raw_size(raw, code)),
             _throughput(RAW_AS_OURS, size, lambda: _raw_size(raw_as_ours, code)),
+            _throughput(STOCK, size, lambda: _size(stock, code)),
             _throughput(LOCAL, size, lambda: _size(local, code)),
             _throughput(SERVER, size, lambda: _size(remote, code)),
         ]
@@ -82,7 +86,7 @@ async def _lines(bench: Bench) -> AsyncIterator[list[Contender]]:
 async def _one_print(bench: Bench) -> AsyncIterator[list[Contender]]:
     size = 50 * MB
     code = f"print('x' * {size - 1})"
-    raw, local, remote = await _kernels(bench)
+    raw, stock, local, remote = await _kernels(bench)
 
     async def by_raw() -> None:
         expect(await _raw_size(raw, code), size)
@@ -92,6 +96,7 @@ async def _one_print(bench: Bench) -> AsyncIterator[list[Contender]]:
 
     yield [
         milliseconds(RAW, by_raw),
+        milliseconds(STOCK, lambda: by(stock)),
         milliseconds(LOCAL, lambda: by(local)),
         milliseconds(SERVER, lambda: by(remote)),
     ]
@@ -108,7 +113,7 @@ async def _display(bench: Bench) -> AsyncIterator[list[Contender]]:
     def base64_size(data: Any) -> int:
         return len("".join(data["image/png"]).replace("\n", "")) // 4 * 3
 
-    raw, local, remote = await _kernels(bench)
+    raw, stock, local, remote = await _kernels(bench)
 
     async def by_raw() -> None:
         [data] = (await raw.execute(shown)).data
@@ -120,10 +125,12 @@ async def _display(bench: Bench) -> AsyncIterator[list[Contender]]:
         expect(base64_size(output.data) - size in (0, 1, 2), True)
 
     await raw.execute(made)
+    await stock.run(made)
     await local.run(made)
     await remote.run(made)
     yield [
         milliseconds(RAW, by_raw),
+        milliseconds(STOCK, lambda: by(stock)),
         milliseconds(LOCAL, lambda: by(local)),
         milliseconds(SERVER, lambda: by(remote)),
     ]
@@ -131,7 +138,7 @@ async def _display(bench: Bench) -> AsyncIterator[list[Contender]]:
 
 @contextlib.asynccontextmanager
 async def _first_byte(bench: Bench) -> AsyncIterator[list[Contender]]:
-    raw, local, remote = await _kernels(bench)
+    raw, stock, local, remote = await _kernels(bench)
 
     async def by_raw() -> Figures:
         first = (await raw.execute(_FIRST)).first_text
@@ -151,7 +158,7 @@ async def _first_byte(bench: Bench) -> AsyncIterator[list[Contender]]:
 
         return contender
 
-    yield [by_raw, by(LOCAL, local), by(SERVER, remote)]
+    yield [by_raw, by(STOCK, stock), by(LOCAL, local), by(SERVER, remote)]
 
 
 ROWS: Final = (
@@ -162,21 +169,36 @@ ROWS: Final = (
         (1, 3),
         _lines,
         (
-            Check(LOCAL, RAW, at_least=0.9),
-            Check(LOCAL, RAW_AS_OURS),
+            Check(STOCK, RAW, at_least=0.9),
+            Check(STOCK, RAW_AS_OURS),
+            Check(LOCAL, RAW),
             Check(SERVER, RAW),
             Check(RAW_AS_OURS, RAW),
         ),
         warmups=(0, 0),
     ),
-    Row("one-print", "one print of 50 MB", "ms", (1, 5), _one_print, (Check(LOCAL, RAW), Check(SERVER, RAW))),
-    Row("display", "one picture of 10 MB", "ms", (1, 8), _display, (Check(LOCAL, RAW), Check(SERVER, RAW))),
+    Row(
+        "one-print",
+        "one print of 50 MB",
+        "ms",
+        (1, 5),
+        _one_print,
+        (Check(STOCK, RAW), Check(LOCAL, RAW), Check(SERVER, RAW)),
+    ),
+    Row(
+        "display",
+        "one picture of 10 MB",
+        "ms",
+        (1, 8),
+        _display,
+        (Check(STOCK, RAW), Check(LOCAL, RAW), Check(SERVER, RAW)),
+    ),
     Row(
         "first-byte",
         "until the output of a print without flush, before a sleep, is there",
         "ms",
         (1, 4),
         _first_byte,
-        (Check(LOCAL, at_most=60), Check(SERVER, at_most=60)),
+        (Check(STOCK, at_most=60), Check(LOCAL, at_most=60), Check(SERVER, at_most=60)),
     ),
 )

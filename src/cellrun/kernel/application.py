@@ -58,6 +58,7 @@ class LeanApplication(IPKernelApp):
                 profile_dir=self.profile_dir,
                 user_ns=self.user_ns,
             )
+        self.kernel.guard = self.guard
         shell = self.shell = self.kernel.shell
         history = MemoryHistory(shell=shell, parent=shell)
         shell.configurables[shell.configurables.index(shell.history_manager)] = history

@@ -24,6 +24,16 @@ class InterruptGuard:
         self._handler: Any = None
         self._pending = False
 
+    def hold_back(self) -> None:
+        """From now on an interrupt is only noted, until a handler is set again: see `struck`."""
+        self._pending = False
+        signal.signal(signal.SIGINT, self._wait)
+
+    def struck(self) -> bool:
+        """Whether an interrupt was noted. It is asked once."""
+        pending, self._pending = self._pending, False
+        return pending
+
     def _wait(self, signum: int, frame: FrameType | None) -> None:
         self._pending = True
 

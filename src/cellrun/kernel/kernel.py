@@ -22,6 +22,7 @@ from ipykernel.kernelbase import Kernel
 from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult
 from traitlets import Any as AnyTrait
 
+from cellrun.kernel.interrupts import InterruptGuard
 from cellrun.kernel.iopub import IOPub
 from cellrun.kernel.service import IOLoopFacade, Service, new_loop
 from cellrun.kernel.streams import CapturedDescriptor
@@ -72,6 +73,7 @@ class LeanKernel(IPythonKernel):
         self._concurrent: set[asyncio.Task[None]] = set()
         self._control_busy = asyncio.Lock()
 
+    guard: InterruptGuard
     on_first_request: Callable[[], None] | None = None
 
     @property
@@ -199,6 +201,8 @@ class LeanKernel(IPythonKernel):
     async def _handle_execute(self, ident: list[bytes], request: dict[str, Any], *, abort: bool) -> None:
         """What comes before the cell is sent at once, and so is what comes after it: see `do_execute`."""
         iopub = self.iopub_socket
+        # Whoever is told that the cell has begun may interrupt it, though it has not quite.
+        self.guard.hold_back()
         self.session.hold(iopub)
         try:
             self._publish_status("busy", "shell")
@@ -209,6 +213,7 @@ class LeanKernel(IPythonKernel):
             self._publish_status("idle", "shell")
         finally:
             self.session.release(iopub)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         iopub.read_subscriptions()
 
     async def _handle_beside(self, ident: list[bytes], request: dict[str, Any]) -> None:
@@ -322,15 +327,24 @@ class LeanKernel(IPythonKernel):
         cell_meta: Mapping[str, Any] | None,
         cell_id: str | None,
     ) -> dict[str, Any]:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        reply: dict[str, Any]
         try:
-            reply: dict[str, Any] = await super().do_execute(
+            self._let_interrupts_in()
+            reply = await super().do_execute(
                 code, silent, store_history, user_expressions, allow_stdin, cell_meta=cell_meta, cell_id=cell_id
             )
+        except KeyboardInterrupt as error:  # before the cell had begun, or after it had ended
+            reply = self._reply(self._show(ExecutionInfo(code, store_history, silent, True, cell_id), error), None)
         finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self.guard.hold_back()
             self._drain_captured()
         return reply
+
+    def _let_interrupts_in(self) -> None:
+        """Raises KeyboardInterrupt for one that came before."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self.guard.struck():
+            raise KeyboardInterrupt
 
     def _run_interruptibly(self, info: ExecutionInfo, start: Any) -> ExecutionResult:
         """Runs the cell with interrupts on, its hooks after it included; whatever they strike, there is a result."""
@@ -338,8 +352,8 @@ class LeanKernel(IPythonKernel):
         result: ExecutionResult | None = None
         try:
             try:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
                 try:
+                    self._let_interrupts_in()
                     result = _run_to_end(start())
                 except BaseException as error:
                     result = self._show(info, error)
@@ -348,9 +362,9 @@ class LeanKernel(IPythonKernel):
                     if not info.silent:
                         shell.events.trigger("post_run_cell", result)
             finally:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                self.guard.hold_back()
         except KeyboardInterrupt as error:  # in a hook, or between the cell and here
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self.guard.hold_back()
             if result is None or result.success:
                 result = self._show(info, error)
         return result

@@ -175,8 +175,8 @@ class PoolState:
 
     @property
     def full(self) -> bool:
-        """Whether one more caller cannot even wait."""
-        return not self.ready and len(self.waiters) >= self.limits.waiting
+        """Whether one more caller cannot even wait. Where one waits, nothing is ready."""
+        return len(self.waiters) >= self.limits.waiting
 
     @property
     def mean(self) -> float:

@@ -196,7 +196,7 @@ class KernelPool(Generic[T]):
             self._planning = False
         if len(self._state.ready) >= self._state.target:
             self._tell_ready(None)
-        if self._state.closed and not (self._state.starting or self._state.leaving or self._state.ending):
+        if self._state.closed and not (self._state.leaving or self._state.ending):
             self._over.set()
         else:
             self._over.clear()
