@@ -16,17 +16,17 @@ import time
 from pathlib import Path
 from typing import Final
 
-from bench import rows_calls, rows_data, rows_forked, rows_process, servers
+from bench import rows_calls, rows_data, rows_fleet, rows_forked, rows_process, servers
 from bench.measure import Bench, Measured, Row, measure
 from bench.table import row_text, summary_text, write_json
 
-ROWS: Final = (*rows_forked.ROWS, *rows_calls.ROWS, *rows_data.ROWS, *rows_process.ROWS)
+ROWS: Final = (*rows_forked.ROWS, *rows_fleet.ROWS, *rows_calls.ROWS, *rows_data.ROWS, *rows_process.ROWS)
 
 
 def _arguments() -> argparse.Namespace:
     names = ", ".join(row.name for row in ROWS)
     parser = argparse.ArgumentParser(prog="python -m bench", description="Ratios between contenders that take turns.")
-    parser.add_argument("--quick", action="store_true", help="few repetitions: below a minute, and rough")
+    parser.add_argument("--quick", action="store_true", help="few repetitions: about a minute, and rough")
     parser.add_argument("--only", action="append", metavar="NAME", help=f"rows whose name begins so: {names}")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="FILE", help="%(default)s")
     arguments = parser.parse_args()

@@ -19,7 +19,7 @@ from bench.rows_calls import LOCAL, RAW, STOCK, expect
 from bench.rows_data import MB
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
-_GROWTH: Final = "growth of the client's resident memory"
+_GROWTH: Final = "growth of resident memory"
 _GROWTH_STOCK: Final = f"{_GROWTH}, stock kernel"
 
 
@@ -45,7 +45,7 @@ def _memory(lines: int, pause: float = 0.0) -> Callable[[Bench], Any]:
 
     @contextlib.asynccontextmanager
     async def opened(bench: Bench) -> AsyncIterator[list[Contender]]:
-        size = (100 if bench.quick else 500) * MB
+        size = (50 if bench.quick else 250) * MB
 
         def on(name: str, kernel: str) -> Contender:
             async def contender() -> Figures:
@@ -104,7 +104,7 @@ async def _import(bench: Bench) -> AsyncIterator[list[Contender]]:
 ROWS: Final = (
     Row(
         "memory",
-        "while stream() passes 500 MB of lines, two a print (quick: 100 MB)",
+        "the client's, while stream() passes 250 MB of lines, two a print (quick: 50 MB)",
         "MB",
         (1, 1),
         _memory(lines=2),

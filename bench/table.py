@@ -32,7 +32,7 @@ def summary_text(rows: Iterable[Measured]) -> str:
     lines = ["ratios of medians (in brackets: nine times in ten)"]
     for measured in rows:
         row = measured.row
-        lines += [f"{row.name:<12} {_outcome_text(outcome, row.unit)}" for outcome in measured.outcomes]
+        lines += [f"{row.name:<18} {_outcome_text(outcome, row.unit)}" for outcome in measured.outcomes]
     return "\n".join(lines)
 
 

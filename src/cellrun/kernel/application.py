@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
 import threading
@@ -63,6 +64,7 @@ class LeanApplication(IPKernelApp):
         history = MemoryHistory(shell=shell, parent=shell)
         shell.configurables[shell.configurables.index(shell.history_manager)] = history
         shell.history_manager = history
+        shell.init_user_ns()  # In, Out and the like are its lists
         shell.configurables.append(self)
         self.init_gui_pylab()
         self.init_extensions()
@@ -137,7 +139,11 @@ class LeanApplication(IPKernelApp):
         return frames
 
     def _capture_output(self, flush_interval: float) -> None:
-        original = os.dup(2)
+        # What the kernel itself logs goes where the process's stderr went, not into a cell's output.
+        original = open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+        for handler in self.log.handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(original)
         self._streams: list[LeanStream] = []
         for name, descriptor in (("stdout", 1), ("stderr", 2)):
             stream = LeanStream(
@@ -147,7 +153,6 @@ class LeanApplication(IPKernelApp):
                 guard=self.guard,
                 later=self.service.later,
                 interval=flush_interval,
-                original=original,
             )
             captured = CapturedDescriptor(descriptor, stream)
             self.service.watch(captured, captured.read)
@@ -174,7 +179,7 @@ class LeanApplication(IPKernelApp):
         self.guard.after_fork()
         self.iopub.lock = threading.RLock()
         for stream in self._streams:
-            stream.after_fork()
+            stream._after_fork()
 
     def serve(self) -> None:
         """Until a shutdown is asked for."""

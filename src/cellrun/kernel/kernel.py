@@ -13,6 +13,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
+from types import TracebackType
 from typing import Any, Final
 
 import zmq
@@ -209,12 +210,22 @@ class LeanKernel(IPythonKernel):
             if abort or self._aborting:
                 self._send_abort_reply(self.shell_socket, request, ident)
             else:
-                await self._call(self.execute_request, ident, request)
+                await self._execute_or_say_why(ident, request)
             self._publish_status("idle", "shell")
         finally:
             self.session.release(iopub)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         iopub.read_subscriptions()
+
+    async def _execute_or_say_why(self, ident: list[bytes], request: dict[str, Any]) -> None:
+        """Whatever goes wrong, there is a reply: whoever asked waits for it."""
+        try:
+            await self.execute_request(self.shell_socket, ident, request)
+        except (Exception, KeyboardInterrupt) as error:  # ours, or of a hook of the user's
+            self.log.error("Exception in execute_request:", exc_info=True)
+            content = {"status": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": []}
+            content["execution_count"] = self.execution_count
+            self.session.send(self.shell_socket, "execute_reply", content, request, ident=ident)
 
     async def _handle_beside(self, ident: list[bytes], request: dict[str, Any]) -> None:
         """A comm message while a cell awaits."""
@@ -373,7 +384,9 @@ class LeanKernel(IPythonKernel):
         """The result of a cell that `error` ended outside of the user's code, as InteractiveShell makes it."""
         result = ExecutionResult(info)
         result.error_in_exec = error
-        self.shell.showtraceback(running_compiled_code=True)
+        error.__traceback__ = _below_here(error.__traceback__)
+        with contextlib.suppress(BaseException):  # the error may be one that cannot be shown
+            self.shell.showtraceback(running_compiled_code=True)
         return result
 
     def _reply(self, result: ExecutionResult, user_expressions: Mapping[str, str] | None) -> dict[str, Any]:
@@ -451,6 +464,13 @@ class LeanKernel(IPythonKernel):
         Kernel.set_parent(self, ident, parent, channel)
         if channel == "shell":
             self.shell.set_parent(parent)
+
+
+def _below_here(trace: TracebackType | None) -> TracebackType | None:
+    """Without frames of this file."""
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace
 
 
 def _may_await(code: str) -> bool:

@@ -40,7 +40,6 @@ class LeanStream(OutStream):
         guard: InterruptGuard,
         later: Later,
         interval: float,
-        original: int,
     ) -> None:
         self.session = session
         self.pub_thread = iopub
@@ -59,7 +58,6 @@ class LeanStream(OutStream):
         self._should_watch = False
         self._local = threading.local()
         self._original_stdstream_fd = 1 if name == "stdout" else 2
-        self._original_stdstream_copy = original
         self._fid = None
         self._buffer_lock = threading.RLock()
         self._texts: list[tuple[dict[str, Any], list[str]]] = []
@@ -67,11 +65,16 @@ class LeanStream(OutStream):
         self._flush_pending = False
         self._forked = False
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """In a forked child: what the kernel has gathered is the kernel's to send."""
         self._forked = True
         self._texts = []
         self._buffer_lock = threading.RLock()
+
+    def fileno(self) -> int:
+        """The descriptor that is captured: what a subprocess is given with `stdout=sys.stdout` arrives."""
+        descriptor: int = self._original_stdstream_fd
+        return descriptor
 
     def write(self, string: str) -> int:
         """Takes text. Raises TypeError for anything else, ValueError after `close`."""
@@ -122,11 +125,13 @@ class LeanStream(OutStream):
                 return True
             parent, pieces = self._texts[0]
             text = "".join(pieces)
-            message: dict[str, Any] | None = self.session.msg("stream", {"name": self.name, "text": text}, parent)
-            for hook in self._hooks:
-                message = hook(message)
-                if message is None:
-                    break
+            message: dict[str, Any] | None = None
+            if text:
+                message = self.session.msg("stream", {"name": self.name, "text": text}, parent)
+                for hook in self._hooks:
+                    message = hook(message)
+                    if message is None:
+                        break
             if message is not None and not self._iopub.try_send(self.session.serialize(message, self.topic)):
                 pieces[:] = [text]
                 return False

@@ -17,6 +17,7 @@ from cellrun.kernel.iopub import IOPub, frame_sender, send_frames
 
 # As jupyter_client's json_packer, which makes an encoder for each part of each message.
 _JSON: Final = json.JSONEncoder(default=json_default, ensure_ascii=False, allow_nan=False).encode
+_ASCII_JSON: Final = json.JSONEncoder(default=json_default, allow_nan=False).encode
 
 
 class LeanSession(Session):
@@ -58,7 +59,9 @@ class LeanSession(Session):
 
     def _encode(self, part: object) -> bytes:
         try:
-            return _JSON(part).encode("utf-8", "surrogateescape")
+            return _JSON(part).encode()
+        except UnicodeEncodeError:  # half a surrogate pair, which JSON can escape and UTF-8 cannot hold
+            return _ASCII_JSON(part).encode()
         except (TypeError, ValueError):  # no JSON: the Session cleans it, and says so
             packed: bytes = self.pack(part)
             return packed

@@ -172,6 +172,8 @@ class ForkParent:
             if not data:
                 self._lost()
                 return
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)
             self._hear(json.loads(data), descriptors)
 
     def _hear(self, message: dict[str, Any], descriptors: list[int]) -> None:

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from cellrun.kernel.application import CHANNELS, LeanApplication
@@ -153,6 +154,7 @@ def _reset_shell(application: LeanApplication) -> None:
         wanted = os.environ["MPLBACKEND"]
         if matplotlib.get_backend().lower() != wanted.lower() and not wanted.endswith("backend_inline"):
             matplotlib.use(wanted)
+    shell.history_manager.dir_hist[:] = [Path.cwd()]
     if name := os.environ.get("JPY_SESSION_NAME"):
         shell.user_ns["__session__"] = name
 

@@ -83,6 +83,8 @@ class ForkServerProcess:
 
     def _obey(self) -> None:
         data, descriptors, _, _ = socket.recv_fds(self._control, _LARGEST, 16)
+        for descriptor in descriptors:  # recv_fds takes no notice of its flags
+            os.set_inheritable(descriptor, False)
         if not data:
             self._abandoned()
         request: dict[str, Any] = json.loads(data)
@@ -202,4 +204,6 @@ def main(control: int, lifeline: int, modules: Sequence[str] | str, without: Seq
     """What the process runs."""
     sys.path[:] = [entry for entry in sys.path if entry]  # put there for -c; the shell of a kernel puts it back
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    for descriptor in (control, lifeline):
+        os.set_inheritable(descriptor, False)
     ForkServerProcess(socket.socket(fileno=control), lifeline, modules, without).run()

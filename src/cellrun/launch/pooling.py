@@ -7,7 +7,7 @@ half-done change. Starts and ends are tasks of their own, so a cancelled caller 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ class _Call:
 
     timeout: float
     queue_timeout: float | None
-    on_position: Callable[[int], object] | None
+    on_position: Callable[[int], object]
     position: int = 0
     error: BaseException | None = None
     woken: asyncio.Future[None] | None = None
@@ -70,10 +70,8 @@ class KernelPool(Generic[T]):
         busy: Callable[[], int] = lambda: 0,
         memory: Callable[[], int | None] = lambda: None,
     ) -> None:
-        self._start = start
-        self._end = end
-        self._busy = busy
-        self._memory = memory
+        self._start, self._end = start, end
+        self._busy, self._memory = busy, memory
         self._state = PoolState(limits)
         self._loop = asyncio.get_running_loop()
         self._objects: dict[int, T] = {}
@@ -85,20 +83,14 @@ class KernelPool(Generic[T]):
         self._failure: str | None = None
         self._over = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._planning = False
-        self._again = False
+        self._planning = self._again = False
         self.changed()
 
     @property
     def status(self) -> PoolStatus:
         state = self._state
-        return PoolStatus(
-            ready=len(state.ready),
-            starting=len(state.starting),
-            held=len(state.held) + len(state.promised),
-            ending=len(state.leaving) + len(state.ending),
-            waiting=len(state.waiters),
-        )
+        held, ending = len(state.held) + len(state.promised), len(state.leaving) + len(state.ending)
+        return PoolStatus(len(state.ready), len(state.starting), held, ending, len(state.waiters))
 
     async def take(
         self,
@@ -119,8 +111,8 @@ class KernelPool(Generic[T]):
             text = f"{len(self._state.waiters)} callers wait for a kernel already; {self._circumstances()}"
             raise LimitExceeded(text, retryable=True)
         now = time.monotonic()
-        ticket = self._state.ask(now + timeout, *(() if queue_timeout is None else (now + queue_timeout,)))
-        call = self._calls[ticket] = _Call(timeout, queue_timeout, on_position)
+        ticket = self._state.ask(now + timeout, math.inf if queue_timeout is None else now + queue_timeout)
+        call = self._calls[ticket] = _Call(timeout, queue_timeout, on_position or (lambda position: None))
         try:
             self.changed()
             while (number := self._state.claim(ticket)) is None:
@@ -160,17 +152,16 @@ class KernelPool(Generic[T]):
         """Until as many kernels are ready as are to be. Raises KernelStartError when the time is up first, SessionLost if
         the pool is closed, and what a start raises meanwhile."""
         self._check_open()
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(timeout):
                 while len(self._state.ready) < self._state.target:
-                    future = self._loop.create_future()
-                    self._awaiting_ready.append(future)
+                    self._awaiting_ready.append(future := self._loop.create_future())
                     await future
                     self._check_open()
-                return
-        text = f"{len(self._state.ready)} of {self._state.target} kernels are ready after {timeout:g} s"
-        reason = self._circumstances() if self._failure is None else f"the last start failed: {self._failure}"
-        raise KernelStartError(f"{text}; {reason}", retryable=True)
+        except TimeoutError:
+            text = f"{len(self._state.ready)} of {self._state.target} kernels are ready after {timeout:g} s"
+            reason = self._circumstances() if self._failure is None else f"the last start failed: {self._failure}"
+            raise KernelStartError(f"{text}; {reason}", retryable=True) from None
 
     async def aclose(self) -> None:
         """Ends what is starting, ready or given back, and refuses who waits. Held kernels are their holders'. A second call
@@ -189,6 +180,7 @@ class KernelPool(Generic[T]):
         self._planning = True
         try:
             while self._again:
+                self._state.see(self._busy(), self._memory())
                 self._again = False
                 self._decide()
                 self._tell_positions()
@@ -196,15 +188,13 @@ class KernelPool(Generic[T]):
             self._planning = False
         if len(self._state.ready) >= self._state.target:
             self._tell_ready(None)
+        self._over.clear()
         if self._state.closed and not (self._state.leaving or self._state.ending):
             self._over.set()
-        else:
-            self._over.clear()
 
     # -- performing --------------------------------------------------------------------------------
 
     def _decide(self) -> None:
-        self._state.see(self._busy(), self._memory())
         if self._timer is not None:
             self._timer.cancel()
         now = time.monotonic()
@@ -269,18 +259,14 @@ class KernelPool(Generic[T]):
         self._state.ended(number)
         self.changed()
 
-    # -- telling -----------------------------------------------------------------------------------
-
     def _tell_positions(self) -> None:
-        for position, ticket in enumerate(list(self._state.waiters), 1):
-            call = self._calls.get(ticket)
-            if call is None or call.position == position or call.on_position is None:
-                continue
-            call.position = position
-            try:
-                call.on_position(position)
-            except Exception as error:  # a callback that fails is not to take the others' kernels with it
-                self._report("on_position failed", error)
+        for position, call in enumerate([self._calls[ticket] for ticket in self._state.waiters], 1):
+            if call.position != position:
+                call.position = position
+                try:
+                    call.on_position(position)
+                except Exception as error:  # a callback that fails is not to take the others' kernels with it
+                    self._report("on_position failed", error)
 
     def _tell_ready(self, error: BaseException | None) -> None:
         for future in self._awaiting_ready:

@@ -72,7 +72,7 @@ def steps(application: LeanApplication, modules: Sequence[str] | str, without: S
     yield "cells", partial(_run, application, _WARM_CELLS)
     chosen = [name for name in (USUAL if auto else modules) if name not in without]
     for name in chosen:
-        yield name, partial(_import_if_possible if auto else _import, name)
+        yield name, partial(_import_as_a_cell, application, _import_if_possible if auto else _import, name)
     for needed, cells in (("numpy", _ARRAY), ("pandas", _TABLE), ("matplotlib.pyplot", _FIGURE)):
         if needed in chosen and _installed(needed):
             yield f"cells of {needed}", partial(_run, application, cells)
@@ -82,6 +82,12 @@ def steps(application: LeanApplication, modules: Sequence[str] | str, without: S
 
 def _installed(name: str) -> bool:
     return importlib.util.find_spec(name.partition(".")[0]) is not None
+
+
+def _import_as_a_cell(application: LeanApplication, load: Callable[[str], None], name: str) -> None:
+    """With the builtins that a cell sees: pandas looks for `get_ipython` to find out whether it is in a terminal."""
+    with application.shell.builtin_trap:
+        load(name)
 
 
 def _import(name: str) -> None:
@@ -102,16 +108,21 @@ def _run(application: LeanApplication, cells: Sequence[str]) -> None:
     """Runs cells of ours, and takes back what they leave in the shell."""
     kernel = application.kernel
     shell = kernel.shell
-    before = set(os.environ)
+    variables, hidden, environment = dict(shell.user_ns), dict(shell.user_ns_hidden), set(os.environ)
     for code in cells:
         drive(kernel.execute_request(application.iopub, [], _request(code)))
         kernel.session.release(application.iopub)
-    shell.reset(new_session=False)
-    shell.execution_count = 1
+    shell.user_ns.clear()
+    shell.user_ns.update(variables)
+    shell.user_ns_hidden.clear()
+    shell.user_ns_hidden.update(hidden)
+    shell.user_ns["_oh"].clear()
+    hook = shell.displayhook
+    hook._ = hook.__ = hook.___ = ""
     shell.last_execution_result = None
     shell.last_execution_succeeded = True
     shell._last_traceback = None
-    for name in set(os.environ) - before:
+    for name in set(os.environ) - environment:
         del os.environ[name]
     kernel.set_parent([], {"header": {}, "content": {}, "metadata": {}, "parent_header": {}})
 
@@ -128,7 +139,7 @@ def drive(coroutine: Any) -> None:
 
 def _request(code: str) -> dict[str, Any]:
     header = {"msg_id": "preload", "msg_type": "execute_request", "session": "", "username": "", "version": "5.3"}
-    content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": False}
+    content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False, "stop_on_error": False}
     return {
         "header": header,
         "msg_id": "preload",
