@@ -22,6 +22,7 @@ from cellrun.protocol.message import Message, parse
 
 _SOCKETS = {"iopub": zmq.SUB, "shell": zmq.DEALER, "stdin": zmq.DEALER, "control": zmq.DEALER}
 _DELIMITER = b"<IDS|MSG>"
+_READABLE = int(zmq.POLLIN)  # as a flag of Python's enum it would be slow to test
 _BATCH = 200  # messages read before the event loop gets a turn
 
 
@@ -97,7 +98,7 @@ class ZmqChannel(Channel):
         count = 0
         for name, socket in self._sockets.items():
             # Looking first is cheaper than an exception for each empty socket.
-            while int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            while int(socket.getsockopt(zmq.EVENTS)) & _READABLE:
                 if name == "iopub" and self._inbox.full and not unbounded:
                     break
                 try:
@@ -125,12 +126,20 @@ class ZmqChannel(Channel):
             signature, *parts = frames[start : start + 5]
             if len(parts) != 4 or not hmac.compare_digest(signature, self._session.sign(parts)):
                 return None
-            header, parent, metadata, content = (parse(part.decode("utf-8", "surrogatepass")) for part in parts)
+            header, parent, metadata, content = (parse(_text(part)) for part in parts)
         except ValueError:
             return None
         if not all(isinstance(part, dict) for part in (header, parent, metadata, content)):
             return None
         return Message(channel, header, parent, metadata, content, tuple(frames[start + 5 :]))
+
+
+def _text(part: bytes) -> str:
+    """What is no UTF-8 comes from cells that print bytes as text; it is marked rather than lost."""
+    try:
+        return part.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return part.decode("utf-8", "replace")
 
 
 def _address(connection: Mapping[str, Any], name: str) -> str:

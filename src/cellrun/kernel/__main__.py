@@ -13,6 +13,7 @@ def main() -> None:
         raise SystemExit("usage: python -m cellrun.kernel -f CONNECTION_FILE")
     application = LeanApplication.instance()
     application.prepare()
+    application.settle()
     application.attach(read_connection(sys.argv[2]), connection_file=sys.argv[2])
     application.serve()
     application.close()

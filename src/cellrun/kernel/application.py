@@ -103,8 +103,21 @@ class LeanApplication(IPKernelApp):
         self._sockets = sockets
         os.register_at_fork(before=self._before_fork, after_in_child=self._in_forked_child)
         self.init_path()
-        self.init_code()  # startup files: the operator's code, and run by each kernel for itself
+        self._run_startup_code()
         self.kernel.flush_streams()
+
+    def settle(self) -> None:
+        """The last that can be done ahead. What `%reset` takes for modules of the user's begins here."""
+        self.shell._sys_modules_keys = set(sys.modules)
+
+    def _run_startup_code(self) -> None:
+        """As `init_code` of InteractiveShellApp, in each kernel for itself: it is the operator's code. What that
+        does for a command line is left out, and `settle` does what would copy the memory that is shared with a parent."""
+        self._run_startup_files()
+        self._run_exec_lines()
+        self._run_exec_files()
+        if self.hide_initial_ns:
+            self.shell.user_ns_hidden.update(self.shell.user_ns)
 
     def _take_connection(self, connection: Mapping[str, Any]) -> None:
         self.transport = connection.get("transport", "tcp")

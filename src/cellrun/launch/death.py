@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import time
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +19,21 @@ class OomWatch:
     """
 
     def __init__(self) -> None:
-        self._before = _oom_kills()
+        self._before = _oom_kills_of_late()
 
     def happened(self) -> bool:
         return _oom_kills() > self._before
+
+
+_known = (0, -math.inf)
+
+
+def _oom_kills_of_late() -> int:
+    """As it was less than a second ago: reading the file takes half a millisecond."""
+    global _known
+    if time.monotonic() - _known[1] > 1.0:
+        _known = (_oom_kills(), time.monotonic())
+    return _known[0]
 
 
 def _oom_kills() -> int:

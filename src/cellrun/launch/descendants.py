@@ -88,6 +88,15 @@ def _family(pid: int | None, mark: str) -> set[int]:
     return family
 
 
+def has_mark(pid: int, mark: str) -> bool:
+    """Whether this process came from the kernel with this mark, by its environment or its name."""
+    with contextlib.suppress(OSError):
+        name = (_PROC / str(pid) / "comm").read_bytes().strip()
+        environment = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        return name == process_name(mark).encode() or f"{MARK}={mark}".encode() in environment
+    return False
+
+
 def children(pid: int) -> set[int]:
     """The processes whose parent is this one, whichever of its threads made them; empty where the system does not say.
     A few small reads, where finding descendants reads all of /proc."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cellrun.errors import KernelStartError
-from cellrun.launch.descendants import children
+from cellrun.launch.descendants import children, has_mark, kill_family
 
 _BOOT: Final = 30.0
 _END: Final = 3.0
@@ -207,9 +207,15 @@ class ForkParent:
         else:
             answer.set_result(child)
 
-    def strangers(self) -> bool:
-        """Whether there may be processes that kernels have left behind: orphans come to the forkserver."""
-        return self.ended.is_set() or bool(children(self.pid) - self._children.keys())
+    def end_family(self, mark: str) -> None:
+        """SIGKILL to what a kernel that has ended left behind. Its orphans have come to the forkserver, which saves looking
+        through all processes; where that has ended too, they are looked for."""
+        if self.ended.is_set():
+            kill_family(None, mark)
+            return
+        for orphan in children(self.pid) - self._children.keys():
+            if has_mark(orphan, mark):
+                kill_family(orphan, mark)
 
     # -- the end ---------------------------------------------------------------------------------
 

@@ -112,21 +112,21 @@ class ForkedKernel:
         self.on_exit = None
         child = self._child
         assert child is not None
-        family: set[int] = set()
         if not child.exited.done():
-            family = children(child.pid)
+            if children(child.pid):
+                kill_family(child.pid, self._mark)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
             # Not yet the leader of a group of its own, if this comes right after the fork.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
             await asyncio.wait({child.exited}, timeout=_KILL)
-        # Looking through all processes is dear where there are many: only if something was left.
-        if family or child.parent.strangers():
-            kill_family(None, self._mark)
+        child.parent.end_family(self._mark)
         self._endpoints.remove()
 
     def _ended(self, exited: asyncio.Future[int | None]) -> None:
-        self.exit_reason = describe_exit(exited.result(), out_of_memory=self._oom.happened())
+        code = exited.result()
+        out_of_memory = code == -signal.SIGKILL and self._oom.happened()
+        self.exit_reason = describe_exit(code, out_of_memory=out_of_memory)
         if self.on_exit is not None:
             self.on_exit(self.exit_reason)

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import ctypes
 import gc
+import importlib.util
 import io
 import os
 import random
@@ -24,6 +25,16 @@ from cellrun.kernel.application import CHANNELS, LeanApplication
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
+_FOR_PROGRAMS: Final = {
+    "TERM": "xterm-color",
+    "CLICOLOR": "1",
+    "FORCE_COLOR": "1",
+    "CLICOLOR_FORCE": "1",
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+}
+# What sys.argv begins with in a kernel that was started.
+_LAUNCHER: Final = str(getattr(importlib.util.find_spec("ipykernel_launcher"), "origin", ""))
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -50,7 +61,8 @@ class Birth:
 def become_kernel(
     application: LeanApplication, birth: Birth, listeners: Sequence[int], lifeline: int, parent: int
 ) -> NoReturn:
-    """In the child, right after the fork. `lifeline` is a pipe that ends with the process for which the kernel works."""
+    """In the child, right after the fork, with the kernel's environment. `lifeline` is a pipe that ends with the process
+    for which the kernel works."""
     status = 1
     try:
         _follow_into_death(parent)
@@ -59,13 +71,11 @@ def become_kernel(
         _keep_descriptors([*listeners, lifeline])
         _reset_standard_streams(birth.log)
         prctl(_PR_SET_NAME, birth.name.encode())
-        os.environ.clear()
-        os.environ.update(birth.environment)
         time.tzset()
         os.chdir(birth.folder)
         _reseed()
         tempfile.tempdir = None
-        sys.argv[:] = [_launcher(), "-f", birth.connection_file]
+        sys.argv[:] = [_LAUNCHER, "-f", birth.connection_file]
         _reset_shell(application)
         gc.enable()
         application.attach(
@@ -138,17 +148,14 @@ def _reseed() -> None:
         sys.modules["numpy.random"].seed()
 
 
-def _launcher() -> str:
-    import ipykernel_launcher
-
-    return os.path.abspath(str(ipykernel_launcher.__file__))
+def kernel_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """With what ipykernel sets for the programs that cells start (`init_environment` of its shell), and for matplotlib."""
+    return {"MPLBACKEND": "module://matplotlib_inline.backend_inline", **environment, **_FOR_PROGRAMS}
 
 
 def _reset_shell(application: LeanApplication) -> None:
     """What the shell took from the environment when it was made."""
     shell = application.kernel.shell
-    shell.init_environment()
-    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     if "matplotlib" in sys.modules:
         matplotlib = sys.modules["matplotlib"]
         wanted = os.environ["MPLBACKEND"]

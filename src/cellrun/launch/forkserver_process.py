@@ -23,12 +23,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from cellrun.kernel.application import LeanApplication
 from cellrun.launch.descendants import MARK, kill_family
-from cellrun.launch.forked_child import Birth, become_kernel, prctl
+from cellrun.launch.forked_child import Birth, become_kernel, kernel_environment, prctl
 from cellrun.launch.preload import NO_THREADS, CannotImport, Step, steps
 
 _LARGEST: Final = 256 * 1024  # bytes of a request: an environment, mostly
@@ -53,7 +53,6 @@ class ForkServerProcess:
 
     def run(self) -> None:
         """Until the other end of the socket is closed."""
-        os.environ.update(NO_THREADS)
         application = self._application = LeanApplication.instance()
         application.prepare()
         self._steps: Iterator[Step] = steps(application, self._modules, self._without)
@@ -103,7 +102,9 @@ class ForkServerProcess:
             self._check_threads()
             if self._broken:
                 raise RuntimeError(self._broken)
+            self._wear(birth.environment)
             if not self._frozen:
+                self._application.settle()
                 gc.collect()
                 gc.freeze()  # the collector of a kernel must not write to, and so copy, what is shared
                 self._frozen = True
@@ -124,6 +125,16 @@ class ForkServerProcess:
             self._say({"forked": request["id"], "pid": pid}, pidfd)
             os.close(pidfd)
 
+    def _wear(self, environment: Mapping[str, str]) -> None:
+        """Takes on the next kernel's variables, so far as they are not those of the last one: a child that did so itself
+        would copy memory for each."""
+        worn = kernel_environment(environment)
+        for name in os.environ.keys() - worn.keys():
+            del os.environ[name]
+        for name, value in worn.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
+
     def _check_threads(self) -> None:
         names = threads()
         if len(names) > 1:
@@ -140,6 +151,7 @@ class ForkServerProcess:
             self._say({"loaded": self._done})
             return
         name, work = step
+        os.environ.update(NO_THREADS)
         try:
             work()
         except CannotImport as error:

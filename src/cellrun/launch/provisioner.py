@@ -20,7 +20,7 @@ from traitlets import List, Unicode
 from cellrun import portal
 from cellrun.errors import KernelStartError
 from cellrun.launch import forkserver
-from cellrun.launch.descendants import MARK, kill_family, process_name
+from cellrun.launch.descendants import MARK, process_name
 from cellrun.launch.fork_parent import Child
 from cellrun.launch.forkserver import ForkServer
 from cellrun.limits import FLUSH_INTERVAL
@@ -114,8 +114,7 @@ class ForkedProcess:
     def wait(self, timeout: float | None = None) -> int:
         """Raises TimeoutError. What the kernel has left behind ends with it."""
         code = self._exited.result(timeout)
-        if self._child.parent.strangers():
-            kill_family(None, self._mark)
+        self._child.parent.end_family(self._mark)
         return code
 
     def send_signal(self, signum: int) -> None:
