@@ -39,6 +39,8 @@ INTENDED: Final[dict[str, str]] = {
     "objects that the collector leaves alone": "what was there before the fork is frozen",
     "variables for debuggers and parents": "no debugpy, and the parent is watched by a pipe",
     "the name of the process": "a forked process has a name of its own",
+    "the backend": "the inline backend is loaded already, and with it matplotlib is interactive",
+    "a figure without pyplot": "the inline backend is loaded already, so a figure without pyplot is drawn, too",
     "the threads": "one thread besides the main one instead of eight",
     "the frames below a cell": "a loop of our own",
     "the file of the kernel's code": "a class of our own",

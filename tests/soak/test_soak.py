@@ -6,6 +6,8 @@ import asyncio
 import gc
 import os
 import random
+import signal
+import tempfile
 import time
 
 import pytest
@@ -18,6 +20,7 @@ from tests.support.waiting import eventually
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
 SESSIONS = int(os.environ.get("CELLRUN_SOAK_SESSIONS", "500"))
+CYCLES = int(os.environ.get("CELLRUN_SOAK_CYCLES", "2000"))
 SECONDS = float(os.environ.get("CELLRUN_SOAK_SECONDS", "240"))
 
 
@@ -64,6 +67,48 @@ async def test_hundreds_of_sessions_leave_nothing(free_server: Server) -> None:
     assert len(asyncio.all_tasks()) == 1
     assert done >= 40
     print(f"{done} sessions")
+
+
+async def test_thousands_of_forked_kernels_leave_nothing() -> None:
+    """Up to 2 000 kernels forked, used and killed or ended, as far as the time allows; in the middle of it the forkserver is
+    killed twice."""
+    chance = random.Random(2000)
+    before_children = children()
+    before_folders = set(os.listdir(tempfile.gettempdir()))
+    deadline = time.monotonic() + SECONDS / 2
+    done = 0
+    async with LocalKernels(pool=2) as kernels:
+
+        async def one(number: int) -> None:
+            async with AsyncSession(kernels) as session:
+                pid = int((await session.run("import os; os.getpid()", timeout=60)).text or 0)
+                fate = chance.random()
+                if fate < 0.3:
+                    os.kill(pid, signal.SIGKILL)
+                elif fate < 0.4:
+                    assert (await session.run("os._exit(1)")).status == "kernel_died"
+                if number in (CYCLES // 4, CYCLES // 2):
+                    assert kernels._server is not None
+                    os.kill(kernels._server.pids[-1], signal.SIGKILL)
+
+        await asyncio.gather(*(one(-1) for _ in range(8)))
+        await eventually(lambda: kernels.status.held + kernels.status.ending == 0, 10)
+        gc.collect()
+        base_descriptors, base_memory = descriptors(), memory()
+        while done < CYCLES and time.monotonic() < deadline:
+            await asyncio.gather(*(one(done + offset) for offset in range(8)))
+            done += 8
+        await eventually(lambda: kernels.status.held + kernels.status.ending == 0, 10)
+        gc.collect()
+        # Of the kernels that wait in the pool, and of a forkserver that was replaced and has one of them left.
+        await eventually(lambda: descriptors() <= base_descriptors + 24, 10)
+        assert memory() - base_memory < 32 * 2**20
+    await eventually(lambda: not living_children(before_children), 10)
+    left = {name for name in set(os.listdir(tempfile.gettempdir())) - before_folders if name.startswith("cellrun-")}
+    assert not left
+    assert len(asyncio.all_tasks()) == 1
+    assert done >= 100
+    print(f"{done} forked kernels")
 
 
 async def test_streaming_five_hundred_megabytes_grows_memory_by_less_than_sixty_four() -> None:

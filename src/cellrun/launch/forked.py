@@ -89,6 +89,11 @@ class ForkedKernel:
         return self.exit_reason is None
 
     @property
+    def orphaned(self) -> bool:
+        """Whether the forkserver that it came from has ended."""
+        return self._child is not None and self._child.parent.ended.is_set()
+
+    @property
     def stderr(self) -> str:
         """The last 16 KiB that the process wrote to its own standard error, not the cells' output."""
         with contextlib.suppress(OSError), open(self._endpoints.folder / "stderr", "rb") as file:

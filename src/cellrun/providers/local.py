@@ -33,6 +33,7 @@ from cellrun.providers.prepare import prepare
 _SHUTDOWN_GRACE: Final = 1.0
 _POOL: Final = 2
 _START_TIMEOUT: Final = 60.0
+_FORKSERVERS: Final = 3  # that may end one after the other while one kernel starts
 _SOCKETS: Final = 16_384  # of one ZeroMQ context; its default is enough for 250 kernels
 
 
@@ -248,6 +249,16 @@ class LocalLease(Lease):
     async def start(self, timeout: float) -> None:
         """A ready kernel process. Raises KernelStartError; then nothing of it is left but the folder."""
         deadline = time.monotonic() + timeout
+        for left in range(_FORKSERVERS, -1, -1):
+            try:
+                return await self._start_once(deadline)
+            except KernelStartError:
+                # A kernel that nobody has asked anything yet dies with its forkserver; there is another one then.
+                if not left or not isinstance(self._process, ForkedKernel) or not self._process.orphaned:
+                    raise
+            await self._stop()
+
+    async def _start_once(self, deadline: float) -> None:
         if not self.folder.is_dir():
             raise KernelStartError(f"the working folder does not exist or is no folder: {self.folder}")
         process = self._process = await self._make_process()

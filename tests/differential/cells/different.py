@@ -52,6 +52,12 @@ DIFFERENT = topic(
         "import os\n[name in os.environ for name in ('JPY_PARENT_PID', 'PYDEVD_USE_FRAME_EVAL')]",
     ),
     one("the name of the process", "open('/proc/self/comm').read()[:5]"),
+    one("the backend", "import matplotlib.pyplot as plt\nplt.isinteractive()", fresh=True),
+    one(
+        "a figure without pyplot",
+        "from matplotlib.figure import Figure\nfig = Figure(figsize=(1, 1))\nfig.subplots().plot([1, 2])\nfig",
+        fresh=True,
+    ),
     one("the threads", "import threading\nsorted(thread.name for thread in threading.enumerate())", fresh=True),
     one("the frames below a cell", "import inspect\nlen(inspect.stack())"),
     one(

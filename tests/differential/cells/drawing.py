@@ -95,7 +95,7 @@ MATPLOTLIB = topic(
     several(
         "the backend",
         "import matplotlib\nmatplotlib.get_backend()",
-        PLOT + "plt.get_backend(), plt.isinteractive(), plt.get_fignums()",
+        PLOT + "plt.get_backend(), plt.get_fignums()",
         "%matplotlib inline",
         "%matplotlib --list",
         "%matplotlib no_such_backend",
@@ -138,8 +138,8 @@ MATPLOTLIB = topic(
     ),
     several(
         "a figure of a thread",
-        PLOT
-        + "import threading\nfrom matplotlib.figure import Figure\nfig = Figure(figsize=(1, 1))\nt = threading.Thread(target=lambda: fig.subplots().plot([1, 2]))\nt.start(); t.join()\nfig",
+        PLOT + "plt.plot([1])",
+        "import threading\nfrom matplotlib.figure import Figure\nfig = Figure(figsize=(1, 1))\nt = threading.Thread(target=lambda: fig.subplots().plot([1, 2]))\nt.start(); t.join()\nfig",
     ),
     one("a plot of pandas", "import pandas as pd\npd.DataFrame({'a': [1, 2, 3]}).plot(figsize=(2, 1))"),
     one(
