@@ -52,6 +52,7 @@ class IOPub:
         self._guard = guard
         self.relay: Relay | None = None
         self.pid = 0
+        self._deferred: list[bytes] | None = None
 
     def open(self, socket: zmq.Socket[bytes]) -> None:
         """From here on messages are sent; before, they are thrown away."""
@@ -92,10 +93,24 @@ class IOPub:
         """False if a reader lags too far behind for this message to be taken."""
         with self._guard, self.lock:
             try:
+                if self._deferred is not None:
+                    self._really_send(self._deferred)
+                    self._deferred = None
                 self._really_send(frames)
             except zmq.Again:
                 return False
             return True
+
+    def defer(self, frames: list[bytes]) -> None:
+        """Sends this with the next message, whosever that is, and before it."""
+        if os.getpid() != self.pid:
+            self.send_multipart(frames)
+            return
+        with self._guard, self.lock:
+            earlier, self._deferred = self._deferred, None
+            if earlier is not None:
+                self.send_multipart(earlier)
+            self._deferred = frames
 
     def _really_send(self, frames: list[bytes], *args: Any, **kwargs: Any) -> None:
         send_frames(self._send_frame, frames)

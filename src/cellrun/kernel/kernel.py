@@ -365,10 +365,13 @@ class LeanKernel(IPythonKernel):
             try:
                 try:
                     self._let_interrupts_in()
+                    # What the last expression shows is followed by the reply at once: they travel together.
+                    self.session.defer_results = shell.ast_node_interactivity != "all"
                     result = _run_to_end(start())
                 except BaseException as error:
                     result = self._show(info, error)
                 finally:
+                    self.session.defer_results = False
                     shell.events.trigger("post_execute")
                     if not info.silent:
                         shell.events.trigger("post_run_cell", result)

@@ -108,7 +108,9 @@ class LeanSession(Session):
             if not view.contiguous:
                 raise ValueError("a buffer of a message must be contiguous")
             frames.append(view.tobytes() if not isinstance(buffer, bytes) else buffer)
-        if self._held is not None and threading.get_ident() == self._holder:
+        if self.defer_results and message["msg_type"] == "execute_result" and isinstance(stream, IOPub):
+            stream.defer(frames)
+        elif self._held is not None and threading.get_ident() == self._holder:
             self._held.append((stream, frames))
         else:
             _transmit(stream, frames)
@@ -134,6 +136,8 @@ class LeanSession(Session):
         finally:
             iopub.lock.release()
 
+    defer_results = False
+    """Whether a result goes with the message after it: for the main thread, while nothing follows in its cell."""
     _held: list[tuple[Any, list[bytes]]] | None = None
     _holder = 0
 
