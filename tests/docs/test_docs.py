@@ -189,7 +189,7 @@ def test_every_command_that_is_shown_is_in_a_console_block() -> None:
 
 def modules() -> list[types.ModuleType]:
     names = [info.name for info in pkgutil.walk_packages(cellrun.__path__, "cellrun.")]
-    return [cellrun, *(importlib.import_module(name) for name in names if name != "cellrun.__main__")]
+    return [cellrun, *(importlib.import_module(name) for name in names if not name.endswith(".__main__"))]
 
 
 EXAMPLES: Final = [
@@ -271,7 +271,16 @@ def test_every_setting_is_documented_with_its_variable() -> None:
     assert documented == {name.upper() for name in Settings.model_fields}
 
 
-COMMANDS: Final[dict[str, Any]] = vars(typer.main.get_command(app))["commands"]
+def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Each command by its name, those of a group with the group's name before it."""
+    for name, command in vars(group)["commands"].items():
+        if "commands" in vars(command):
+            yield from commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
+COMMANDS: Final[dict[str, Any]] = dict(commands(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -17,6 +17,8 @@ from jupyter_client.kernelspec import KernelSpecManager
 
 from cellrun.cli.execute import provider_of
 from cellrun.errors import AuthenticationError, CellrunError, public_url
+from cellrun.launch.forkserver import AVAILABLE
+from cellrun.launch.process import STOCK, is_own_python
 from cellrun.providers import JupyterServer
 from cellrun.session import AsyncSession
 from cellrun.settings import Settings
@@ -70,7 +72,10 @@ def machine() -> Iterator[Finding]:
     if free < 100:
         yield Finding("fail", f"{free} MiB free in {tempfile.gettempdir()}", "free some space, or set TMPDIR")
     if sys.platform != "linux":
-        yield Finding("note", "not Linux: a kernel's death is noticed by polling, its children by group alone")
+        yield Finding(
+            "note",
+            "not Linux: kernels are started, not forked; their death is noticed by polling, their children by group alone",
+        )
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         value = os.environ.get(name) or os.environ.get(name.upper())
         if value:
@@ -81,9 +86,11 @@ async def local(settings: Settings) -> AsyncIterator[tuple[Finding, int]]:
     specs = KernelSpecManager().find_kernel_specs()
     wanted = settings.kernel or "python3"
     yield Finding("ok", f"kernelspecs: {', '.join(sorted(specs)) or 'none'}"), 0
-    if wanted not in specs:
+    if wanted not in specs and wanted != STOCK:
         yield Finding("fail", f"there is no kernelspec {wanted!r}", "python -m ipykernel install --user"), 3
         return
+    if AVAILABLE and is_own_python(wanted):
+        yield Finding("ok", f"kernels of {wanted!r} are forked"), 0
     started = time.monotonic()
     try:
         async with provider_of(settings) as provider, AsyncSession(provider) as session:

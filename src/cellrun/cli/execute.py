@@ -47,7 +47,8 @@ class RunRequest:
 def provider_of(settings: Settings) -> Provider:
     """The provider that the settings name. Raises ValueError for a server address that is none."""
     if settings.server is None:
-        return LocalKernels(kernel=settings.kernel or "python3", cwd=Path.cwd())
+        # One kernel is all that a command needs: nothing is kept ready.
+        return LocalKernels(kernel=settings.kernel or "python3", cwd=Path.cwd(), pool=0, preload=())
     return JupyterServer(
         settings.server,
         token=settings.server_token(),
