@@ -362,6 +362,14 @@ def test_the_blocking_session_lacks_only_what_the_reference_says() -> None:
     assert "except " + " and ".join(f"`{name}`" for name in sorted(missing)) + "," in text
 
 
+def test_every_difference_to_stock_ipykernel_that_is_meant_is_documented() -> None:
+    from tests.differential.test_same_events import INTENDED
+
+    text = section(DOCS / "explanation" / "forked-kernels.md", "The lean kernel")
+    documented = re.findall(r"^\| (?!what \|)([^|`]+) \|", text, re.MULTILINE)
+    assert documented == list(INTENDED)
+
+
 def test_the_architecture_shows_the_floors_that_are_checked() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
     layers = [re.findall(r"cellrun\.\w+", layer) for layer in contracts[0]["layers"]]

@@ -95,6 +95,16 @@ class ZmqChannel(Channel):
     def _drain(self, unbounded: bool = False) -> None:
         if self._closed:
             return
+        try:
+            self._drain_sockets(unbounded)
+        except (
+            zmq.ContextTerminated
+        ):  # by its owner, with this channel open; its descriptors would be readable for ever
+            for socket in self._sockets.values():
+                self._loop.remove_reader(socket.fileno())
+            self._inbox.put(Gone("the connection was closed"))
+
+    def _drain_sockets(self, unbounded: bool) -> None:
         count = 0
         for name, socket in self._sockets.items():
             # Looking first is cheaper than an exception for each empty socket.

@@ -14,7 +14,8 @@ from cellrun.launch.provisioner import NAME
 
 
 def content(display_name: str, preload: list[str]) -> dict[str, Any]:
-    """What the kernelspec says (Kernel specs, jupyter_client). A program that has no such provisioner runs the command."""
+    """What the kernelspec says (Kernel specs, jupyter_client). The command is run where nothing
+    can be forked. A program in whose environment cellrun is not installed says that there is no such kernel."""
     return {
         "argv": [sys.executable, "-m", "cellrun.kernel", "-f", "{connection_file}"],
         "display_name": display_name,

@@ -30,6 +30,8 @@ from cellrun.kernel.streams import CapturedDescriptor
 from cellrun.kernel.wire import receive
 
 _COMMS: Final = frozenset({"comm_open", "comm_msg", "comm_close"})
+# Requests that run code of the user's objects, and so can be interrupted.
+_OF_THE_USERS: Final = frozenset({"complete_request", "inspect_request", *_COMMS})
 _READ_AHEAD: Final = 1000  # requests; more of them wait in the sockets, and then at their senders
 
 Request = tuple[list[bytes], dict[str, Any]]
@@ -69,6 +71,7 @@ class LeanKernel(IPythonKernel):
         self.captured: list[CapturedDescriptor] = []
         self._requests: deque[Request] = deque()
         self._to_abort = 0
+        self._evaluated: dict[str, Any] = {}
         self._handling = False
         self._wakeup: asyncio.Future[None] | None = None
         self._concurrent: set[asyncio.Task[None]] = set()
@@ -169,8 +172,12 @@ class LeanKernel(IPythonKernel):
                 if self.on_first_request is not None:
                     self.on_first_request()
                     self.on_first_request = None
-                await self._handle(*self._requests.popleft(), abort=abort)
-                self._handling = False
+                try:
+                    await self._handle(*self._requests.popleft(), abort=abort)
+                except Exception:  # a hook of the user's, mostly; the next request must find somebody
+                    self.log.error("Exception in a request:", exc_info=True)
+                finally:
+                    self._handling = False
                 if self.shell.exit_now:
                     self.io_loop.stop()
                 await asyncio.sleep(0)  # tasks that cells have started get their turn
@@ -190,10 +197,12 @@ class LeanKernel(IPythonKernel):
         if handler is None:
             self.log.warning("Unknown message type: %r", kind)
         else:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             try:
+                if kind in _OF_THE_USERS:
+                    signal.signal(signal.SIGINT, signal.default_int_handler)
                 await self._call(handler, ident, request)
-            finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            except KeyboardInterrupt:  # just before or just after it
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.flush_streams()
         self._publish_status("idle", "shell")
@@ -259,9 +268,10 @@ class LeanKernel(IPythonKernel):
         self._aborting = False
 
     def flush_streams(self) -> None:
-        for stream in (sys.stdout, sys.stderr):
+        """The ones of the moment, which may be the user's, and ours, to which theirs may write."""
+        for stream in dict.fromkeys((sys.stdout, sys.stderr, self._stdout, self._stderr)):
             if stream is not None:
-                with contextlib.suppress(ValueError):  # closed by the user's code
+                with contextlib.suppress(Exception):  # closed, or no stream at all
                     stream.flush()
 
     # -- execution -------------------------------------------------------------------------------
@@ -283,6 +293,8 @@ class LeanKernel(IPythonKernel):
             return await self._execute(code, silent, store_history, user_expressions, allow_stdin, cell_meta, cell_id)
         finally:
             self.flush_streams()
+            if self.iopub_socket.pid not in (0, os.getpid()):
+                os._exit(0)  # a forked child that has come out of its cell: the cell's end is its parent's to tell
             self.session.hold(self.iopub_socket)
 
     async def _execute(
@@ -322,11 +334,12 @@ class LeanKernel(IPythonKernel):
                     preprocessing_exc_tuple=failed,
                     cell_id=cell_id,
                 ),
+                user_expressions,
             )
         finally:
             self._restore_input()
             self._drain_captured()
-        return self._reply(result, user_expressions)
+        return self._reply(result)
 
     async def _execute_awaiting(
         self,
@@ -345,7 +358,7 @@ class LeanKernel(IPythonKernel):
                 code, silent, store_history, user_expressions, allow_stdin, cell_meta=cell_meta, cell_id=cell_id
             )
         except KeyboardInterrupt as error:  # before the cell had begun, or after it had ended
-            reply = self._reply(self._show(ExecutionInfo(code, store_history, silent, True, cell_id), error), None)
+            reply = self._reply(self._show(ExecutionInfo(code, store_history, silent, True, cell_id), error))
         finally:
             self.guard.hold_back()
             self._drain_captured()
@@ -357,10 +370,13 @@ class LeanKernel(IPythonKernel):
         if self.guard.struck():
             raise KeyboardInterrupt
 
-    def _run_interruptibly(self, info: ExecutionInfo, start: Any) -> ExecutionResult:
-        """Runs the cell with interrupts on, its hooks after it included; whatever they strike, there is a result."""
+    def _run_interruptibly(
+        self, info: ExecutionInfo, start: Any, user_expressions: Mapping[str, str] | None
+    ) -> ExecutionResult:
+        """Runs the cell with interrupts on, its hooks and expressions after it included; whatever they strike, there is a result."""
         shell = self.shell
         result: ExecutionResult | None = None
+        self._evaluated = {}
         try:
             try:
                 try:
@@ -375,6 +391,8 @@ class LeanKernel(IPythonKernel):
                     shell.events.trigger("post_execute")
                     if not info.silent:
                         shell.events.trigger("post_run_cell", result)
+                if user_expressions and result.success:
+                    self._evaluated = shell.user_expressions(user_expressions)
             finally:
                 self.guard.hold_back()
         except KeyboardInterrupt as error:  # in a hook, or between the cell and here
@@ -392,13 +410,13 @@ class LeanKernel(IPythonKernel):
             self.shell.showtraceback(running_compiled_code=True)
         return result
 
-    def _reply(self, result: ExecutionResult, user_expressions: Mapping[str, str] | None) -> dict[str, Any]:
+    def _reply(self, result: ExecutionResult) -> dict[str, Any]:
         shell = self.shell
         error = result.error_before_exec if result.error_before_exec is not None else result.error_in_exec
         reply: dict[str, Any]
         if result.success and not getattr(shell, "_last_traceback_during_displayhook", False):
             reply = {"status": "ok", "execution_count": shell.execution_count - 1}
-            reply["user_expressions"] = shell.user_expressions(user_expressions) if user_expressions else {}
+            reply["user_expressions"] = self._evaluated
         else:
             reply = {
                 "status": "error",

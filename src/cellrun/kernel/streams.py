@@ -92,7 +92,7 @@ class LeanStream(OutStream):
             else:
                 self._texts.append((parent, [string]))
             self._size += len(string)
-        if self._size > _AT_ONCE:
+        if self._size > _AT_ONCE and threading.current_thread() is threading.main_thread():
             self.flush()
         elif not self._flush_pending:
             self._flush_pending = True
@@ -112,11 +112,19 @@ class LeanStream(OutStream):
 
     def _flush_in_time(self) -> None:
         """In the service thread, which must not wait."""
+        self._flush_pending = False  # first: whoever writes from here on asks again
         while self._texts:
-            if not self._send_first():
-                self._later(_AGAIN, self._flush_in_time)
-                return
-        self._flush_pending = False
+            if not self._iopub.lock.acquire(blocking=False):  # held by a sender that waits for a reader
+                break
+            try:
+                if not self._send_first():
+                    break
+            finally:
+                self._iopub.lock.release()
+        else:
+            return
+        self._flush_pending = True
+        self._later(_AGAIN, self._flush_in_time)
 
     def _send_first(self) -> bool:
         """Sends the oldest text that has one parent. False, and nothing lost, if a reader lags."""
@@ -161,10 +169,10 @@ class CapturedDescriptor:
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._lock = threading.Lock()
-        self._reader, writer = os.pipe()
+        # A writing end stays here: were the user to close the descriptor, the end of the file could be read for ever.
+        self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
-        os.dup2(writer, descriptor)
-        os.close(writer)
+        os.dup2(self._writer, descriptor)
 
     def fileno(self) -> int:
         return self._reader

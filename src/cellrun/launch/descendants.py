@@ -97,6 +97,14 @@ def has_mark(pid: int, mark: str) -> bool:
     return False
 
 
+def session_of(pid: int) -> int:
+    """The session that a process belongs to; 0 if it is gone."""
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return 0
+
+
 def children(pid: int) -> set[int]:
     """The processes whose parent is this one, whichever of its threads made them; empty where the system does not say.
     A few small reads, where finding descendants reads all of /proc."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cellrun.errors import KernelStartError
-from cellrun.launch.descendants import children, has_mark, kill_family
+from cellrun.launch.descendants import children, has_mark, kill_family, session_of
 
 _BOOT: Final = 30.0
 _END: Final = 3.0
@@ -61,10 +62,14 @@ class ForkParent:
         self._pending: dict[int, asyncio.Future[Child]] = {}
         self._children: dict[int, tuple[Child, int]] = {}
         self._number = 0
+        self._sending = asyncio.Lock()
+        self._writable_again = asyncio.Event()
         self._loading = False
         self.loaded = asyncio.Event()
         self.broken: tuple[str, str] | None = None
         self.ended = asyncio.Event()
+        self.avoided = False
+        self.last_words = ""
         self.forks = 0
         self.since = time.monotonic()
         self._socket, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -124,14 +129,23 @@ class ForkParent:
         self._number += 1
         number = self._number
         answer: asyncio.Future[Child] = self._loop.create_future()
-        self._pending[number] = answer
         try:
-            await self._send(json.dumps({"op": "fork", "id": number, "birth": dict(birth)}).encode(), listeners)
-            return await answer
-        finally:
-            # Left in place until the answer comes: `_forked` kills a child that nobody waits for.
-            if answer.cancelled() and self.ended.is_set():
-                self._pending.pop(number, None)
+            async with self._sending:
+                self._pending[number] = answer
+                await self._send(json.dumps({"op": "fork", "id": number, "birth": dict(birth)}).encode(), listeners)
+        except BaseException:
+            self._pending.pop(number, None)  # it was not sent
+            raise
+        try:
+            async with asyncio.timeout(_BOOT):
+                return await answer
+        except TimeoutError:
+            raise ForkRefused(f"the forkserver did not fork within {_BOOT:g} s") from None
+        except asyncio.CancelledError:
+            # `_forked` kills a child that nobody waits for; this one may have come in the same moment.
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                self._kill(answer.result())
+            raise
 
     async def _send(self, data: bytes, descriptors: Sequence[int]) -> None:
         while True:
@@ -140,20 +154,24 @@ class ForkParent:
                 return
             except BlockingIOError:
                 await self._writable()
+                if self.ended.is_set():
+                    raise ForkServerLost("the forkserver has ended") from None
             except OSError as error:
-                if error.errno == 90:  # EMSGSIZE
+                if error.errno == errno.EMSGSIZE:
                     raise KernelStartError(
                         f"the environment of the kernel is too large to be handed over ({len(data)} bytes)"
                     ) from None
                 raise ForkServerLost("the forkserver has ended") from None
 
     async def _writable(self) -> None:
-        writable: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_writer(self._socket, lambda: None if writable.done() else writable.set_result(None))
+        """One sender at a time; also woken when the process has ended."""
+        self._writable_again.clear()
+        self._loop.add_writer(self._socket, self._writable_again.set)
         try:
-            await writable
+            await self._writable_again.wait()
         finally:
-            self._loop.remove_writer(self._socket)
+            if not self.ended.is_set():
+                self._loop.remove_writer(self._socket)
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         with contextlib.suppress(OSError):
@@ -178,15 +196,16 @@ class ForkParent:
 
     def _hear(self, message: dict[str, Any], descriptors: list[int]) -> None:
         if "forked" in message:
-            self._forked(message["forked"], message["pid"], descriptors[0])
+            self._forked(message["forked"], message["pid"], descriptors)
         elif "failed" in message:
             answer = self._pending.pop(message["failed"])
             if not answer.done():
                 answer.set_exception(ForkRefused(message["why"]))
         elif "exited" in message:
-            child, pidfd = self._children.pop(message["exited"])
-            os.close(pidfd)
-            child.exited.set_result(message["code"])
+            child, pidfd = self._children.pop(message["exited"], (None, -1))
+            if child is not None:
+                os.close(pidfd)
+                child.exited.set_result(message["code"])
         elif "ready" in message:
             if not self._ready.done():
                 self._ready.set_result(None)
@@ -196,25 +215,36 @@ class ForkParent:
             self.broken = message["broken"], message["why"]
             self.loaded.set()
 
-    def _forked(self, number: int, pid: int, pidfd: int) -> None:
+    def _forked(self, number: int, pid: int, descriptors: list[int]) -> None:
         self.forks += 1
+        if not descriptors:  # there was none free for it to arrive
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            if not (refused := self._pending.pop(number)).done():
+                refused.set_exception(ForkRefused("no descriptor is free (ulimit -n)"))
+            return
+        pidfd = descriptors[0]
         child = Child(pid, self._loop.create_future(), self)
         self._children[pid] = child, pidfd
         answer = self._pending.pop(number)
         if answer.done():
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            self._kill(child)
         else:
             answer.set_result(child)
 
-    def end_family(self, mark: str) -> None:
+    def _kill(self, child: Child) -> None:
+        if child.pid in self._children:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._children[child.pid][1], signal.SIGKILL)
+
+    def end_family(self, pid: int, mark: str) -> None:
         """SIGKILL to what a kernel that has ended left behind. Its orphans have come to the forkserver, which saves looking
         through all processes; where that has ended too, they are looked for."""
         if self.ended.is_set():
             kill_family(None, mark)
             return
         for orphan in children(self.pid) - self._children.keys():
-            if has_mark(orphan, mark):
+            if has_mark(orphan, mark) or session_of(orphan) == pid:
                 kill_family(orphan, mark)
 
     # -- the end ---------------------------------------------------------------------------------
@@ -222,10 +252,11 @@ class ForkParent:
     def _lost(self) -> None:
         """The process is gone. Its kernels live on, and are watched one by one."""
         self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
         self._socket.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.05)
-        lost = ForkServerLost(f"the forkserver ended{self._last_words()}")
+        self._process.poll()
+        self.last_words = self._said()
+        lost = ForkServerLost(f"the forkserver ended{self.last_words}")
         if not self._ready.done():
             self._ready.set_exception(lost)
             self._ready.exception()
@@ -235,6 +266,7 @@ class ForkParent:
         self._pending.clear()
         self.loaded.set()
         self.ended.set()
+        self._writable_again.set()
         for child, pidfd in list(self._children.values()):
             self._loop.add_reader(pidfd, self._on_orphan_exit, child, pidfd)
         if not self._children:
@@ -259,7 +291,7 @@ class ForkParent:
         self._log.close()
         self._on_end(self)
 
-    def _last_words(self) -> str:
+    def _said(self) -> str:
         self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, self._log.tell() - _SAID))
         said = self._log.read().decode("utf-8", "replace").strip()
@@ -274,10 +306,11 @@ class ForkParent:
                 await asyncio.wait_for(self.ended.wait(), _END)
         if not self.ended.is_set():
             self._process.kill()
-            await self.ended.wait()
-        for child, pidfd in list(self._children.values()):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.ended.wait(), _END)
+        for child, _ in list(self._children.values()):
+            self._kill(child)
             await asyncio.wait({child.exited}, timeout=_END)
-        while self._process.poll() is None:
+        deadline = self._loop.time() + _END
+        while self._process.poll() is None and self._loop.time() < deadline:
             await asyncio.sleep(0.002)

@@ -126,7 +126,7 @@ class ForkedKernel:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
             await asyncio.wait({child.exited}, timeout=_KILL)
-        child.parent.end_family(self._mark)
+        child.parent.end_family(child.pid, self._mark)
         self._endpoints.remove()
 
     def _ended(self, exited: asyncio.Future[int | None]) -> None:

@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -48,9 +48,9 @@ def prctl(option: int, value: int | bytes) -> None:
 class Birth:
     """What a kernel is told at its fork."""
 
-    connection: Mapping[str, Any]
+    connection: Mapping[str, Any] = field(repr=False)
     connection_file: str
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     folder: str
     name: str  # of the process, at most 15 bytes
     log: str  # file for what the process itself says, not the cells
@@ -144,6 +144,8 @@ def _reset_standard_streams(log: str) -> None:
 def _reseed() -> None:
     """`random` does so by itself; what else draws from the system at each use needs nothing."""
     random.seed()
+    if "multiprocessing.process" in sys.modules:
+        sys.modules["multiprocessing.process"].current_process().authkey = os.urandom(32)
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
 

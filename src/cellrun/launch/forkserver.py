@@ -16,7 +16,8 @@ AVAILABLE: Final = sys.platform == "linux"
 
 RECYCLE_AFTER: Final = 1000  # forks. The kernels of one process share its hash seed and address layout
 RECYCLE_SECONDS: Final = 3600.0
-_TRIES: Final = 4
+_TRIES: Final = 8  # as many steps of the preload may have to be left out
+_RETRY: Final = 60.0  # seconds until a replacement that failed is tried again
 
 
 class ForkServer:
@@ -48,10 +49,12 @@ class ForkServer:
         self._python = python
         self._without: list[str] = []
         self._load = False
+        self._loading: asyncio.Task[None] | None = None
         self._current: asyncio.Task[ForkParent] | None = None
         self._next: asyncio.Task[ForkParent] | None = None
         self._parents: set[ForkParent] = set()
         self._closed = False
+        self._retry_at = 0.0
         self.on_renewed: Callable[[], None] | None = None
 
     @property
@@ -67,9 +70,18 @@ class ForkServer:
             parent = await self._parent()
             parent.load()
             await parent.loaded.wait()
-            if parent.broken is None:
+            if parent.broken is not None:
+                self._avoid(parent)
+            elif parent.ended.is_set():
+                raise KernelStartError(f"the forkserver ended while it loaded{parent.last_words}")
+            else:
                 return
-            self._avoid(parent)
+
+    def load_soon(self) -> None:
+        """Has everything loaded in the background, once. A module that cannot be loaded is told at forks."""
+        if self._loading is None:
+            self._loading = asyncio.ensure_future(self.load())
+            self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def fork(self, birth: Mapping[str, Any], listeners: Sequence[int]) -> Child:
         """A new process that becomes a kernel. Raises KernelStartError. Cancelled, it leaves no process."""
@@ -116,15 +128,23 @@ class ForkServer:
         """The next process does without what this one broke on. Raises KernelStartError if the caller wants just that."""
         assert parent.broken is not None
         step, why = parent.broken
-        if self._preload != "auto" or step in self._without:
+        if self._preload != "auto":
             raise KernelStartError(f"{why}: leave it out of preload=")
+        if parent.avoided:  # by another caller
+            return
+        parent.avoided = True
+        if step in self._without or not step:
+            raise KernelStartError(why)
         self._without.append(step)
-        if self._current is not None and self._current.done() and self._current.result() is parent:
+        current = self._current
+        if current is not None and current.done() and _usable(current) and current.result() is parent:
             self._current = None
         parent.retire()
 
     def _recycle_if_due(self, parent: ForkParent) -> None:
         age = time.monotonic() - parent.since
+        if self._closed or time.monotonic() < self._retry_at:
+            return
         if self._next is None and (parent.forks >= self._recycle_after or age >= self._recycle_seconds):
             self._next = asyncio.ensure_future(self._replacement())
             self._next.add_done_callback(lambda task: self._replace(parent, task))
@@ -137,8 +157,14 @@ class ForkServer:
 
     def _replace(self, old: ForkParent, task: asyncio.Task[ForkParent]) -> None:
         self._next = None
-        if task.cancelled() or task.exception() is not None or task.result().broken is not None:
-            return  # the old one goes on, and the next fork tries again
+        if self._closed or task.cancelled():
+            return
+        if task.exception() is not None or task.result().broken is not None or task.result().ended.is_set():
+            # The old one goes on; a later fork tries again.
+            self._retry_at = time.monotonic() + _RETRY
+            if task.exception() is None:
+                task.result().retire()
+            return
         self._current = task
         old.retire()
         if self.on_renewed is not None:
@@ -147,7 +173,9 @@ class ForkServer:
     async def aclose(self) -> None:
         """Ends the processes, and with them the kernels that are left. Never raises."""
         self._closed = True
-        tasks = [task for task in (self._current, self._next) if task is not None]
+        tasks: list[asyncio.Task[Any]] = [
+            task for task in (self._current, self._next, self._loading) if task is not None
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

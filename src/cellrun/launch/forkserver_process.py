@@ -31,6 +31,7 @@ from cellrun.launch.descendants import MARK, kill_family
 from cellrun.launch.forked_child import Birth, become_kernel, kernel_environment, prctl
 from cellrun.launch.preload import NO_THREADS, CannotImport, Step, steps
 
+_SETTLING: Final = 0.1
 _LARGEST: Final = 256 * 1024  # bytes of a request: an environment, mostly
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
@@ -53,6 +54,7 @@ class ForkServerProcess:
 
     def run(self) -> None:
         """Until the other end of the socket is closed."""
+        self._own_environment = dict(os.environ)
         application = self._application = LeanApplication.instance()
         application.prepare()
         self._steps: Iterator[Step] = steps(application, self._modules, self._without)
@@ -81,7 +83,10 @@ class ForkServerProcess:
     # -- requests --------------------------------------------------------------------------------
 
     def _obey(self) -> None:
-        data, descriptors, _, _ = socket.recv_fds(self._control, _LARGEST, 16)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, _LARGEST, 16)
+        except OSError:  # reset: whoever was there ended with words of ours unread
+            data, descriptors = b"", []
         for descriptor in descriptors:  # recv_fds takes no notice of its flags
             os.set_inheritable(descriptor, False)
         if not data:
@@ -97,8 +102,9 @@ class ForkServerProcess:
                 self._loading = False
 
     def _fork(self, request: dict[str, Any], descriptors: list[int]) -> None:
-        birth = Birth(**request["birth"])
+        pid = -1
         try:
+            birth = Birth(**request["birth"])
             self._check_threads()
             if self._broken:
                 raise RuntimeError(self._broken)
@@ -111,9 +117,8 @@ class ForkServerProcess:
             gc.disable()
             parent = os.getpid()
             pid = os.fork()
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # a fault of one request must not end the kernels of others
             self._say({"failed": request["id"], "why": str(error)})
-            pid = -1
         if pid == 0:
             become_kernel(self._application, birth, descriptors, self._lifeline, parent)
         gc.enable()
@@ -121,14 +126,21 @@ class ForkServerProcess:
             os.close(descriptor)
         if pid > 0:
             self._kernels[pid] = birth.environment.get(MARK, birth.name)
-            pidfd = os.pidfd_open(pid)
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError as error:
+                os.kill(pid, signal.SIGKILL)
+                self._say({"failed": request["id"], "why": str(error)})
+                return
             self._say({"forked": request["id"], "pid": pid}, pidfd)
             os.close(pidfd)
 
     def _wear(self, environment: Mapping[str, str]) -> None:
         """Takes on the next kernel's variables, so far as they are not those of the last one: a child that did so itself
         would copy memory for each."""
-        worn = kernel_environment(environment)
+        self._put_on(kernel_environment(environment))
+
+    def _put_on(self, worn: Mapping[str, str]) -> None:
         for name in os.environ.keys() - worn.keys():
             del os.environ[name]
         for name, value in worn.items():
@@ -136,11 +148,10 @@ class ForkServerProcess:
                 os.environ[name] = value
 
     def _check_threads(self) -> None:
-        names = threads()
-        if len(names) > 1:
-            self._broken = self._broken or (
-                f"the forkserver has {len(names)} threads ({', '.join(names)}): a fork would copy their locks and not them"
-            )
+        names = settled_threads()
+        if len(names) > 1 and not self._broken:
+            why = f"the forkserver has threads ({', '.join(names[1:])}): a fork would copy their locks and not them"
+            self._fail("", why)
 
     # -- loading ---------------------------------------------------------------------------------
 
@@ -151,14 +162,17 @@ class ForkServerProcess:
             self._say({"loaded": self._done})
             return
         name, work = step
-        os.environ.update(NO_THREADS)
+        self._put_on({**self._own_environment, **NO_THREADS})  # not what the last kernel was given
         try:
             work()
         except CannotImport as error:
             self._fail(name, str(error))
             return
+        except Exception as error:  # of a cell of ours, in some version of IPython or a library
+            self._fail(name, f"loading {name!r} failed: {type(error).__name__}: {error}")
+            return
         self._frozen = False
-        names = threads()
+        names = settled_threads()
         if len(names) > 1:
             self._fail(
                 name,
@@ -201,6 +215,14 @@ class ForkServerProcess:
             socket.send_fds(self._control, [json.dumps(message).encode()], list(descriptors))
         except OSError:  # gone: the next look at the socket tells
             return
+
+
+def settled_threads() -> list[str]:
+    """The names of the threads, when those that have just ended have gone: join() returns a little earlier."""
+    deadline = time.monotonic() + _SETTLING
+    while len(names := threads()) > 1 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return names
 
 
 def threads() -> list[str]:

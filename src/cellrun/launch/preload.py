@@ -65,12 +65,16 @@ class CannotImport(Exception):
 
 def steps(application: LeanApplication, modules: Sequence[str] | str, without: Sequence[str]) -> Iterator[Step]:
     """The name and the work of each step. With a list of the caller's own, an import that fails raises CannotImport;
-    of the usual modules, those in `without` are left out."""
+    of the usual ones, those in `without` are left out."""
+    return (step for step in _steps(application, modules) if step[0] not in without)
+
+
+def _steps(application: LeanApplication, modules: Sequence[str] | str) -> Iterator[Step]:
     auto = modules == AUTO
     for name in _LAZY:
         yield name, partial(_import_if_possible, name)
     yield "cells", partial(_run, application, _WARM_CELLS)
-    chosen = [name for name in (USUAL if auto else modules) if name not in without]
+    chosen = list(USUAL if auto else modules)
     for name in chosen:
         yield name, partial(_import_as_a_cell, application, _import_if_possible if auto else _import, name)
     for needed, cells in (("numpy", _ARRAY), ("pandas", _TABLE), ("matplotlib.pyplot", _FIGURE)):

@@ -227,5 +227,6 @@ def is_own_python(kernel: str) -> bool:
         spec = KernelSpecManager().get_kernel_spec(kernel)
     except NoSuchKernel:
         return False
-    own = spec.argv[0] in ("python", "python3", sys.executable) and spec.argv[1:3] == ["-m", "ipykernel_launcher"]
+    arguments = [argument for argument in spec.argv[1:] if not argument.startswith("-X")]
+    own = spec.argv[0] in ("python", "python3", sys.executable) and arguments[:2] == ["-m", "ipykernel_launcher"]
     return own and kernel == "python3" and not spec.env

@@ -61,16 +61,15 @@ class ForkedProvisioner(LocalProvisioner):
             "drop_nothing": False,
         }
         try:
-            child = await asyncio.wrap_future(portal.submit(self._fork(cmd[0], birth)))
+            self.process = await asyncio.wrap_future(portal.submit(self._fork(cmd[0], birth, mark)))
         except KernelStartError as error:
             self.log.warning("No kernel could be forked (%s): starting it as a program.", error)
             return await super().launch_kernel(cmd, **kwargs)
-        self.process = ForkedProcess(child, mark)
-        self.pid = self.pgid = child.pid
+        self.pid = self.pgid = self.process.pid
         self.cwd = birth["folder"]
         return info
 
-    async def _fork(self, python: str, birth: dict[str, Any]) -> Child:
+    async def _fork(self, python: str, birth: dict[str, Any], mark: str) -> ForkedProcess:
         """On the portal's loop: a Jupyter program may use several loops, one after the other."""
         key = (python, *self.preload)
         server = _servers.get(key)
@@ -78,18 +77,10 @@ class ForkedProvisioner(LocalProvisioner):
             preload = "auto" if self.preload == ["auto"] else list(self.preload)
             server = _servers[key] = ForkServer(preload=preload, python=python)
             portal.close_at_exit(server)
-            child = await server.fork(birth, [])
-            self._loading = asyncio.ensure_future(_load(server))
-            return child
-        return await server.fork(birth, [])
-
-
-async def _load(server: ForkServer) -> None:
-    """For the kernels after the first. A module that cannot be loaded is told at their forks."""
-    try:
-        await server.load()
-    except KernelStartError:
-        return
+        try:
+            return ForkedProcess(await server.fork(birth, []), mark)
+        finally:
+            server.load_soon()
 
 
 class ForkedProcess:
@@ -98,11 +89,12 @@ class ForkedProcess:
     stdin = stdout = stderr = None
 
     def __init__(self, child: Child, mark: str) -> None:
+        """On the loop of the child's forkserver."""
         self.pid = child.pid
         self._child = child
         self._mark = mark
         self._exited: concurrent.futures.Future[int] = concurrent.futures.Future()
-        portal.on_loop(lambda: child.exited.add_done_callback(self._ended))
+        child.exited.add_done_callback(self._ended)
 
     def _ended(self, exited: asyncio.Future[int | None]) -> None:
         code = exited.result()
@@ -114,7 +106,7 @@ class ForkedProcess:
     def wait(self, timeout: float | None = None) -> int:
         """Raises TimeoutError. What the kernel has left behind ends with it."""
         code = self._exited.result(timeout)
-        self._child.parent.end_family(self._mark)
+        self._child.parent.end_family(self.pid, self._mark)
         return code
 
     def send_signal(self, signum: int) -> None:

@@ -16,7 +16,7 @@ import zmq
 
 from cellrun.channels.client import KernelClient
 from cellrun.channels.zmq import ZmqChannel
-from cellrun.errors import CellrunError, ConnectionFailed, KernelStartError
+from cellrun.errors import CellrunError, ConnectionFailed, KernelStartError, SessionLost
 from cellrun.launch import forkserver
 from cellrun.launch.forked import ForkedKernel
 from cellrun.launch.forkserver import ForkServer
@@ -229,6 +229,7 @@ class LocalLease(Lease):
         self._provider = provider
         self._pool = provider._pool
         self._ended = asyncio.Event()
+        self._leaving = False
         self._context = provider._context
         self._server = provider._server
         self._process: _Process | None = None
@@ -251,7 +252,8 @@ class LocalLease(Lease):
         deadline = time.monotonic() + timeout
         for left in range(_FORKSERVERS, -1, -1):
             try:
-                return await self._start_once(deadline)
+                await self._start_once(deadline)
+                return
             except KernelStartError:
                 # A kernel that nobody has asked anything yet dies with its forkserver; there is another one then.
                 if not left or not isinstance(self._process, ForkedKernel) or not self._process.orphaned:
@@ -319,10 +321,24 @@ class LocalLease(Lease):
                 on_exit("the kernel process was killed")
 
     async def restart(self, timeout: float) -> None:
+        await self._give_up_start()
+        if self._leaving:
+            raise SessionLost("the provider is closed")
+        # Whoever ends the lease waits for it, also when we are cancelled.
+        self._starting = asyncio.ensure_future(self._restart(timeout))
+        await asyncio.shield(self._starting)
+
+    async def _restart(self, timeout: float) -> None:
         await self._stop()
         await self.start(timeout)
 
+    async def _give_up_start(self) -> None:
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+
     async def _release(self) -> None:
+        self._leaving = True
         self._provider._held.discard(self)
         self._pool.give_back(self)
         # Nobody sees what a kernel with a folder of its own still writes at its end: the holder need not wait for that.
@@ -331,9 +347,8 @@ class LocalLease(Lease):
 
     async def end(self) -> None:
         """Asks the kernel to end, makes sure, and removes its folder. Bounded; never raises."""
-        if self._starting is not None and not self._starting.done():
-            self._starting.cancel()
-            await asyncio.wait({self._starting})
+        self._leaving = True
+        await self._give_up_start()
         with contextlib.suppress(Exception):
             await self._ask_to_end()
         await self._stop()
@@ -355,8 +370,10 @@ class LocalLease(Lease):
             await process.exited(_SHUTDOWN_GRACE)
 
     async def _stop(self) -> None:
-        process, self._process = self._process, None
+        process = self._process
         if process is not None:
             await process.end()
+            if self._process is process:
+                self._process = None
         if hasattr(self, "client"):
             await self.client.aclose()
