@@ -17,7 +17,7 @@ def content(display_name: str, preload: list[str]) -> dict[str, Any]:
     """What the kernelspec says (Kernel specs, jupyter_client). The command is run where nothing
     can be forked. A program in whose environment cellrun is not installed says that there is no such kernel."""
     return {
-        "argv": [sys.executable, "-m", "cellrun.kernel", "-f", "{connection_file}"],
+        "argv": [sys.executable, "-P", "-m", "cellrun.kernel", "-f", "{connection_file}"],
         "display_name": display_name,
         "language": "python",
         "metadata": {"kernel_provisioner": {"provisioner_name": NAME, "config": {"preload": preload}}},

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 
+# Put there for -m: a file in the working folder must not stand in for a module of ours. The shell puts it back.
+if not sys.flags.safe_path:
+    del sys.path[0]
+
 from cellrun.kernel.application import LeanApplication, read_connection
 
 
@@ -15,8 +19,11 @@ def main() -> None:
     application.prepare()
     application.settle()
     application.attach(read_connection(sys.argv[2]), connection_file=sys.argv[2])
+    application.init_poller()  # ends the kernel with the program that started it (JPY_PARENT_PID)
+    if application.poller is not None:
+        application.poller.start()
     application.serve()
-    application.close()
+    application.finish()
 
 
 main()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
+import io
 import json
 import logging
 import os
@@ -197,6 +200,19 @@ class LeanApplication(IPKernelApp):
     def serve(self) -> None:
         """Until a shutdown is asked for."""
         self.kernel.serve()
+
+    def finish(self) -> None:
+        """What the interpreter does at its end, while what is said then can still be sent: threads are waited for, exit
+        handlers run, objects of the user's end, files are written out."""
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        self.shell.user_ns.clear()
+        gc.collect()
+        for thing in gc.get_objects():
+            if issubclass(type(thing), io.IOBase) and thing not in self._streams:
+                with contextlib.suppress(Exception):
+                    thing.flush()
+        self.close()
 
     def close(self) -> None:
         """Says goodbye and waits, for up to a second, until all has been sent."""

@@ -41,5 +41,6 @@ class MemoryHistory(HistoryManager):
             if fnmatch.fnmatchcase(searched[entry[1]], pattern)
         ]
         if unique:
-            found = list({entry[2][0] if output else entry[2]: entry for entry in found}.values())
+            latest = {entry[2][0] if output else entry[2]: entry for entry in found}
+            found = sorted(latest.values(), key=lambda entry: entry[1])
         return iter(found if n is None else found[-n:] if n else [])

@@ -77,20 +77,18 @@ class IOPub:
         self.send_multipart([frame])
 
     def send_multipart(self, frames: list[bytes], *args: Any, **kwargs: Any) -> None:
-        """Sends a message, in a forked child by way of its parent. Waits while a reader lags."""
-        if os.getpid() != self.pid:
-            if self.relay is not None:
-                self.relay.send(frames)
-            return
+        """Sends a message. Waits while a reader lags, without the lock."""
         wait = _RETRY[0]
         while not self.try_send(frames):
-            # The lock is held by whoever called Session.send; others that would send wait with us, but the control
-            # channel answers interrupts before it sends anything.
             time.sleep(wait)
             wait = min(2 * wait, _RETRY[1])
 
     def try_send(self, frames: list[bytes]) -> bool:
-        """False if a reader lags too far behind for this message to be taken."""
+        """False if a reader lags too far behind for this message to be taken. From a forked child: by way of its parent."""
+        if os.getpid() != self.pid:
+            if self.relay is not None:
+                self.relay.send(frames)
+            return True
         with self._guard, self.lock:
             try:
                 if self._deferred is not None:

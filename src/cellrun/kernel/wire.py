@@ -81,14 +81,29 @@ class LeanSession(Session):
         """As Session.send; a message that cannot be had without a copy is copied."""
         if stream is None:
             return None
-        if isinstance(stream, IOPub):
-            with stream.lock:
-                return self._send(stream, msg_or_type, content, parent, ident, buffers, header, metadata)
-        return self._send(stream, msg_or_type, content, parent, ident, buffers, header, metadata)
+        if not isinstance(stream, IOPub):
+            message, frames = self._build(msg_or_type, content, parent, ident, buffers, header, metadata)
+            self._pass_on(stream, frames)
+            return message
+        with stream.lock:
+            message, frames = self._build(msg_or_type, content, parent, ident, buffers, header, metadata)
+            if self.defer_results and message["msg_type"] == "execute_result":
+                stream.defer(frames)
+                return message
+            if self._pass_on(stream, frames):
+                return message
+        stream.send_multipart(frames)  # waits for a reader, and must not keep others from the lock
+        return message
 
-    def _send(
+    def _pass_on(self, stream: Any, frames: list[bytes]) -> bool:
+        """Holds or sends it; False where a reader lags."""
+        if self._held is not None and threading.get_ident() == self._holder:
+            self._held.append((stream, frames))
+            return True
+        return _try(stream, frames)
+
+    def _build(
         self,
-        stream: Any,
         msg_or_type: dict[str, Any] | str,
         content: dict[str, Any] | None,
         parent: dict[str, Any] | None,
@@ -96,7 +111,7 @@ class LeanSession(Session):
         buffers: list[Any] | None,
         header: dict[str, Any] | None,
         metadata: dict[str, Any] | None,
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], list[bytes]]:
         if isinstance(msg_or_type, dict):
             message = msg_or_type
             buffers = buffers or message.get("buffers")
@@ -108,14 +123,8 @@ class LeanSession(Session):
             if not view.contiguous:
                 raise ValueError("a buffer of a message must be contiguous")
             frames.append(view.tobytes() if not isinstance(buffer, bytes) else buffer)
-        if self.defer_results and message["msg_type"] == "execute_result" and isinstance(stream, IOPub):
-            stream.defer(frames)
-        elif self._held is not None and threading.get_ident() == self._holder:
-            self._held.append((stream, frames))
-        else:
-            _transmit(stream, frames)
         message["tracker"] = DONE
-        return message
+        return message, frames
 
     def hold(self, iopub: IOPub) -> None:
         """This thread's messages wait for `release`, and nobody else sends on IOPub meanwhile. Each message that finds ZeroMQ's
@@ -130,11 +139,14 @@ class LeanSession(Session):
         if self._held is None or self._holder != threading.get_ident():
             return
         held, self._held = self._held, None
+        sent = 0
         try:
-            for stream, frames in held:
-                _transmit(stream, frames)
+            while sent < len(held) and _try(*held[sent]):
+                sent += 1
         finally:
             iopub.lock.release()
+        for stream, frames in held[sent:]:
+            stream.send_multipart(frames)
 
     defer_results = False
     """Whether a result goes with the message after it: for the main thread, while nothing follows in its cell."""
@@ -142,11 +154,15 @@ class LeanSession(Session):
     _holder = 0
 
 
-def _transmit(stream: Any, frames: list[bytes]) -> None:
+def _try(stream: Any, frames: list[bytes]) -> bool:
+    """False if this is IOPub, and a reader lags."""
+    if isinstance(stream, IOPub):
+        return stream.try_send(frames)
     if isinstance(stream, zmq.Socket):
         send_frames(frame_sender(stream), frames)
     else:
         stream.send_multipart(frames)
+    return True
 
 
 def receive(session: Session, socket: zmq.Socket[bytes]) -> tuple[list[bytes], dict[str, Any]] | None:

@@ -285,11 +285,16 @@ class ForkParent:
             self._let_go()
 
     def _let_go(self) -> None:
-        self._process.poll()
+        self._reap()
         with contextlib.suppress(OSError):
             os.close(self._lifeline)
         self._log.close()
         self._on_end(self)
+
+    def _reap(self) -> None:
+        """Its socket is closed a moment before it has ended."""
+        if self._process.poll() is None:
+            self._loop.call_later(0.005, self._reap)
 
     def _said(self) -> str:
         self._log.seek(0, os.SEEK_END)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import gc
 import importlib.util
-import io
 import os
 import random
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -88,7 +85,7 @@ def become_kernel(
         application.service.watch(Lifeline(lifeline), _watch(lifeline))
         application.kernel.on_first_request = _live_on
         application.serve()
-        _end(application)
+        application.finish()
         status = 0
     except BaseException:
         with contextlib.suppress(Exception):
@@ -187,17 +184,3 @@ def _watch(lifeline: int) -> Any:
                 os.killpg(0, signal.SIGKILL)
 
     return read
-
-
-def _end(application: LeanApplication) -> None:
-    """What the interpreter does at its end: threads are waited for, exit handlers run, objects of the user's end, files
-    are written out."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    application.kernel.shell.user_ns.clear()
-    gc.collect()
-    for thing in gc.get_objects():
-        if issubclass(type(thing), io.IOBase) and thing not in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                thing.flush()
-    application.close()

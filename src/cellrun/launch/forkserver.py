@@ -110,7 +110,12 @@ class ForkServer:
             current = None
         if current is None:
             current = self._current = asyncio.ensure_future(self._start())
-        return await asyncio.shield(current)
+        try:
+            return await asyncio.shield(current)
+        except asyncio.CancelledError:
+            if current.cancelled():
+                raise KernelStartError("the forkserver is closed") from None
+            raise
 
     async def _start(self) -> ForkParent:
         parent = ForkParent(self._python, self._preload, self._without, self._env, self._parents.discard)

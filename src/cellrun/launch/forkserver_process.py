@@ -27,10 +27,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from cellrun.kernel.application import LeanApplication
-from cellrun.launch.descendants import MARK, kill_family
+from cellrun.launch.descendants import MARK, children, kill_family
 from cellrun.launch.forked_child import Birth, become_kernel, kernel_environment, prctl
 from cellrun.launch.preload import NO_THREADS, CannotImport, Step, steps
 
+_ROUNDS: Final = 5
+_NOBODY: Final = "of no kernel"  # a mark that no process has
 _SETTLING: Final = 0.1
 _LARGEST: Final = 256 * 1024  # bytes of a request: an environment, mostly
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -79,6 +81,7 @@ class ForkServerProcess:
                 self._obey()
             elif self._loading:
                 self._take_step()
+        self._end_orphans()
 
     # -- requests --------------------------------------------------------------------------------
 
@@ -162,7 +165,7 @@ class ForkServerProcess:
             self._say({"loaded": self._done})
             return
         name, work = step
-        self._put_on({**self._own_environment, **NO_THREADS})  # not what the last kernel was given
+        self._put_on(kernel_environment({**self._own_environment, **NO_THREADS}))  # not what the last kernel was given
         try:
             work()
         except CannotImport as error:
@@ -204,11 +207,21 @@ class ForkServerProcess:
         """Nobody is left to whom the kernels belong."""
         for pid, mark in self._kernels.items():
             kill_family(pid, mark)
+        self._end_orphans()
         deadline = time.monotonic() + 2.0
         while self._kernels and time.monotonic() < deadline:
             self._reap()
             time.sleep(0.005)
         os._exit(0)
+
+    def _end_orphans(self) -> None:
+        """Whatever else has come to this process was left behind by a kernel."""
+        for _ in range(_ROUNDS):
+            if not (left := children(os.getpid())):
+                return
+            for pid in left:
+                kill_family(pid, _NOBODY)
+            self._reap()
 
     def _say(self, message: dict[str, Any], *descriptors: int) -> None:
         try:
