@@ -184,12 +184,9 @@ class LeanApplication(IPKernelApp):
     def _before_fork(self) -> None:
         """A child may have messages to send: see Relay. Made when the first child is."""
         if self.iopub.relay is None and os.getpid() == self.iopub.pid:
-            relay = self.iopub.relay = Relay()
-            self.service.loop.call_soon_threadsafe(self.service.watch, relay, lambda: self._pass_on(relay))
-
-    def _pass_on(self, relay: Relay) -> None:
-        for frames in relay.receive():
-            self.iopub.send_multipart(frames)
+            relay = self.iopub.relay = Relay(self.iopub.send_multipart)
+            self.kernel.captured.append(relay)
+            self.service.loop.call_soon_threadsafe(self.service.watch, relay, relay.drain)
 
     def _in_forked_child(self) -> None:
         self.guard.after_fork()

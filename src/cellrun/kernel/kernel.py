@@ -25,6 +25,7 @@ from traitlets import Any as AnyTrait
 
 from cellrun.kernel.interrupts import InterruptGuard
 from cellrun.kernel.iopub import IOPub
+from cellrun.kernel.relay import Relay
 from cellrun.kernel.service import IOLoopFacade, Service, new_loop
 from cellrun.kernel.streams import CapturedDescriptor
 from cellrun.kernel.wire import receive
@@ -68,7 +69,7 @@ class LeanKernel(IPythonKernel):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.shell_channel_thread = MainThread()
-        self.captured: list[CapturedDescriptor] = []
+        self.captured: list[CapturedDescriptor | Relay] = []
         self._requests: deque[Request] = deque()
         self._to_abort = 0
         self._evaluated: dict[str, Any] = {}

@@ -10,7 +10,9 @@ import itertools
 import os
 import socket
 import struct
+import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 _HEADER: Final = struct.Struct("!IIII")  # process, message, part, parts
@@ -19,9 +21,12 @@ _UNFINISHED: Final = 64  # messages whose parts are being waited for; the oldest
 
 
 class Relay:
-    """`send` in a child, `receive` in the kernel."""
+    """`send` in a child, `drain` in the kernel: in the service thread, and at the end of a cell so that what its children
+    sent goes out before it ends. `pass_on` sends a message."""
 
-    def __init__(self) -> None:
+    def __init__(self, pass_on: Callable[[list[bytes]], None]) -> None:
+        self._pass_on = pass_on
+        self._lock = threading.Lock()
         self._reader, self._writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._reader.setblocking(False)
         self._numbers = itertools.count()
@@ -42,6 +47,12 @@ class Relay:
                 self._writer.send(_HEADER.pack(os.getpid(), number, index, len(parts)) + part)
         except OSError:
             return
+
+    def drain(self) -> None:
+        """Passes on the messages that are complete by now."""
+        with self._lock:
+            for frames in self.receive():
+                self._pass_on(frames)
 
     def receive(self) -> list[list[bytes]]:
         """The messages that are complete by now."""

@@ -64,6 +64,7 @@ class LeanStream(OutStream):
         self._size = 0
         self._flush_pending = False
         self._forked = False
+        self._line = ""  # of a forked child, while it is not complete
 
     def _after_fork(self) -> None:
         """In a forked child: what the kernel has gathered is the kernel's to send."""
@@ -83,7 +84,9 @@ class LeanStream(OutStream):
         if self.pub_thread is None:
             raise ValueError("I/O operation on closed file")
         if self._forked:
-            self._write_to_descriptor(string)
+            # Whole lines, which a pipe takes in one piece: several children may write at once.
+            lines, newline, self._line = (self._line + string).rpartition("\n")
+            self._write_to_descriptor(lines + newline)
             return len(string)
         parent = self.parent_header
         with self._buffer_lock:
@@ -95,12 +98,16 @@ class LeanStream(OutStream):
         if self._size > _AT_ONCE and threading.current_thread() is threading.main_thread():
             self.flush()
         elif not self._flush_pending:
-            self._flush_pending = True
-            self._later(self.flush_interval, self._flush_in_time)
+            with self._guard:  # between these two an interrupt would leave text waiting for ever
+                self._flush_pending = True
+                self._later(self.flush_interval, self._flush_in_time)
         return len(string)
 
     def flush(self) -> None:
         """Sends what was gathered; waits while a reader lags."""
+        if self._forked:
+            line, self._line = self._line, ""
+            self._write_to_descriptor(line)
         wait = _AGAIN / 8
         while self._texts and not self._forked:
             if not self._send_first():
@@ -114,17 +121,25 @@ class LeanStream(OutStream):
         """In the service thread, which must not wait."""
         self._flush_pending = False  # first: whoever writes from here on asks again
         while self._texts:
-            if not self._iopub.lock.acquire(blocking=False):  # held by a sender that waits for a reader
-                break
+            if not self._send_first_if_free():
+                self._flush_pending = True
+                self._later(_AGAIN, self._flush_in_time)
+                return
+
+    def _send_first_if_free(self) -> bool:
+        """As `_send_first`, and False where somebody else is sending, who may be waiting for a reader. The locks are taken
+        in the same order."""
+        if not self._buffer_lock.acquire(blocking=False):
+            return False
+        try:
+            if not self._iopub.lock.acquire(blocking=False):
+                return False
             try:
-                if not self._send_first():
-                    break
+                return self._send_first()
             finally:
                 self._iopub.lock.release()
-        else:
-            return
-        self._flush_pending = True
-        self._later(_AGAIN, self._flush_in_time)
+        finally:
+            self._buffer_lock.release()
 
     def _send_first(self) -> bool:
         """Sends the oldest text that has one parent. False, and nothing lost, if a reader lags."""

@@ -56,16 +56,23 @@ class Birth:
 
 
 def become_kernel(
-    application: LeanApplication, birth: Birth, listeners: Sequence[int], lifeline: int, parent: int
+    application: LeanApplication,
+    birth: Birth,
+    listeners: Sequence[int],
+    lifeline: int,
+    parent: int,
+    parents_own: Sequence[int],
 ) -> NoReturn:
     """In the child, right after the fork, with the kernel's environment. `lifeline` is a pipe that ends with the process
-    for which the kernel works."""
+    for which the kernel works. The descriptors of `parents_own` are closed; others belong to modules that are loaded, which
+    would take a socket of the kernel for their file were theirs closed."""
     status = 1
     try:
         _follow_into_death(parent)
         os.setsid()
         _reset_signals()
-        _keep_descriptors([*listeners, lifeline])
+        for descriptor in parents_own:
+            os.close(descriptor)
         _reset_standard_streams(birth.log)
         prctl(_PR_SET_NAME, birth.name.encode())
         time.tzset()
@@ -118,14 +125,6 @@ def _reset_signals() -> None:
         signal.signal(ignored, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _keep_descriptors(kept: Sequence[int]) -> None:
-    low = 3
-    for descriptor in sorted(kept):
-        os.closerange(low, descriptor)
-        low = descriptor + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
 
 
 def _reset_standard_streams(log: str) -> None:

@@ -62,6 +62,7 @@ class ForkServerProcess:
         self._steps: Iterator[Step] = steps(application, self._modules, self._without)
         self._done: list[str] = []
         wakeup, self._wakeup = socket.socketpair()
+        self._wakeups = wakeup
         wakeup.setblocking(False)
         self._wakeup.setblocking(False)
         signal.set_wakeup_fd(self._wakeup.fileno())
@@ -123,7 +124,8 @@ class ForkServerProcess:
         except Exception as error:  # a fault of one request must not end the kernels of others
             self._say({"failed": request["id"], "why": str(error)})
         if pid == 0:
-            become_kernel(self._application, birth, descriptors, self._lifeline, parent)
+            own = [self._control.fileno(), self._wakeup.fileno(), self._wakeups.fileno()]
+            become_kernel(self._application, birth, descriptors, self._lifeline, parent, own)
         gc.enable()
         for descriptor in descriptors:
             os.close(descriptor)

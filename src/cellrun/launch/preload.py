@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
@@ -126,6 +127,9 @@ def _run(application: LeanApplication, cells: Sequence[str]) -> None:
     shell.last_execution_result = None
     shell.last_execution_succeeded = True
     shell._last_traceback = None
+    for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+        if hasattr(sys, name):
+            delattr(sys, name)
     for name in set(os.environ) - environment:
         del os.environ[name]
     kernel.set_parent([], {"header": {}, "content": {}, "metadata": {}, "parent_header": {}})
