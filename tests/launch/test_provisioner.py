@@ -189,7 +189,7 @@ async def test_an_async_manager_notices_that_a_kernel_was_killed_and_starts_anot
 async def test_many_kernels_start_at_once_from_one_forkserver_and_leave_nothing() -> None:
     managers = [AsyncKernelManager(kernel_name=FORKED) for _ in range(6)]
     await asyncio.gather(*(manager.start_kernel() for manager in managers))
-    pids = [manager.provisioner.pid for manager in managers]
+    pids = [process_of(manager) for manager in managers]
     assert all(is_forked(pid) for pid in pids)
     (parent,) = {int(stat_fields(pid)[1]) for pid in pids}
     await asyncio.gather(*(manager.shutdown_kernel(now=True) for manager in managers))
