@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 from collections.abc import Coroutine, Generator
@@ -46,7 +47,8 @@ def descriptors() -> int:
 def children() -> set[int]:
     found: set[int] = set()
     for task in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{task}/children") as file:
+        # A thread may have ended since.
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{task}/children") as file:
             found |= {int(pid) for pid in file.read().split()}
     return found
 
@@ -55,6 +57,13 @@ def living_children(before: set[int]) -> set[int]:
     from tests.support.waiting import process_exists
 
     return {pid for pid in children() - before if process_exists(pid)}
+
+
+async def settled(provider: Provider) -> None:
+    """Until a pool is full: kernels that wait in it have descriptors, too."""
+    if isinstance(provider, LocalKernels):
+        await eventually(lambda: provider.status.held + provider.status.ending == 0, 20)
+        await provider.ready()
 
 
 async def use(provider: Provider) -> None:
@@ -93,6 +102,7 @@ async def test_a_cancel_at_any_await_leaves_nothing_and_the_provider_works_on(ki
     before_children = children()
     async with provider_of(kind, free_server) as provider:
         await use(provider)
+        await settled(provider)
         before = descriptors()
         at = 0
         while True:
@@ -105,6 +115,7 @@ async def test_a_cancel_at_any_await_leaves_nothing_and_the_provider_works_on(ki
         async with AsyncSession(provider) as session:
             assert (await session.run("'x' in globals()")).text == "False"
         gc.collect()
+        await settled(provider)
         await eventually(lambda: descriptors() <= before + 2, 5)
     await eventually(lambda: not living_children(before_children), 5)
     await eventually(lambda: free_server.kernels() == [], 20)
@@ -130,10 +141,12 @@ async def test_many_sessions_leave_no_descriptor_process_file_or_task(kind: str,
     before_children = children()
     async with provider_of(kind, free_server) as provider:
         await use(provider)
+        await settled(provider)
         before = descriptors()
         for _ in range(5):
             async with AsyncSession(provider) as one, AsyncSession(provider) as two:
                 await asyncio.gather(one.run("1"), two.run("2"))
+        await settled(provider)
         await eventually(lambda: descriptors() <= before + 2, 5)
     await eventually(lambda: not living_children(before_children), 5)
     await eventually(lambda: free_server.kernels() == [], 20)

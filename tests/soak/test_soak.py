@@ -13,7 +13,7 @@ import time
 import pytest
 
 from cellrun import AsyncSession, JupyterServer, LocalKernels, Stdout
-from tests.live.test_leaks import children, descriptors, living_children
+from tests.live.test_leaks import children, descriptors, living_children, settled
 from tests.support.servers import Server
 from tests.support.waiting import eventually
 
@@ -53,11 +53,13 @@ async def test_hundreds_of_sessions_leave_nothing(free_server: Server) -> None:
 
         await one(0)
         await one(1)
+        await settled(local)
         gc.collect()
         base_descriptors, base_memory = descriptors(), memory()
         while done < SESSIONS and time.monotonic() < deadline:
             await asyncio.gather(*(one(done + offset) for offset in range(4)))
             done += 4
+        await settled(local)
         gc.collect()
         await eventually(lambda: descriptors() <= base_descriptors + 4, 10)
         assert memory() - base_memory < 64 * 2**20
