@@ -13,7 +13,7 @@ import time
 import pytest
 
 from cellrun import AsyncSession, JupyterServer, LocalKernels, Stdout
-from tests.live.test_leaks import children, descriptors, living_children, settled
+from tests.live.test_leaks import children, descriptors, living_children
 from tests.support.servers import Server
 from tests.support.waiting import eventually
 
@@ -53,13 +53,11 @@ async def test_hundreds_of_sessions_leave_nothing(free_server: Server) -> None:
 
         await one(0)
         await one(1)
-        await settled(local)
         gc.collect()
         base_descriptors, base_memory = descriptors(), memory()
         while done < SESSIONS and time.monotonic() < deadline:
             await asyncio.gather(*(one(done + offset) for offset in range(4)))
             done += 4
-        await settled(local)
         gc.collect()
         await eventually(lambda: descriptors() <= base_descriptors + 4, 10)
         assert memory() - base_memory < 64 * 2**20
@@ -94,16 +92,16 @@ async def test_thousands_of_forked_kernels_leave_nothing() -> None:
                     os.kill(kernels._server.pids[-1], signal.SIGKILL)
 
         await asyncio.gather(*(one(-1) for _ in range(8)))
-        await settled(kernels)
+        await eventually(lambda: kernels.status.held + kernels.status.ending == 0, 10)
         gc.collect()
         base_descriptors, base_memory = descriptors(), memory()
         while done < CYCLES and time.monotonic() < deadline:
             await asyncio.gather(*(one(done + offset) for offset in range(8)))
             done += 8
-        await settled(kernels)
+        await eventually(lambda: kernels.status.held + kernels.status.ending == 0, 10)
         gc.collect()
         # Of the kernels that wait in the pool, and of a forkserver that was replaced and has one of them left.
-        await eventually(lambda: descriptors() <= base_descriptors + 24, 20)
+        await eventually(lambda: descriptors() <= base_descriptors + 24, 10)
         assert memory() - base_memory < 32 * 2**20
     await eventually(lambda: not living_children(before_children), 10)
     left = {name for name in set(os.listdir(tempfile.gettempdir())) - before_folders if name.startswith("cellrun-")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -91,6 +92,9 @@ class ForkServer:
                 child = await parent.fork(birth, listeners)
             except ForkServerLost as error:
                 reason = str(error)
+                # A send notices its end before the reader does; only then is there another one to be had.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(parent.ended.wait(), 1.0)
                 continue
             except ForkRefused as error:
                 reason = str(error)
