@@ -13,7 +13,7 @@ from tests.support.servers import Server
 
 # A proxy or a setting of whoever runs the tests is none of theirs.
 for _name in list(os.environ):
-    if _name.lower().endswith("_proxy") or _name.startswith("CELLRUN_"):
+    if _name.lower().endswith("_proxy") or (_name.startswith("CELLRUN_") and not _name.startswith("CELLRUN_SOAK_")):
         del os.environ[_name]
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
