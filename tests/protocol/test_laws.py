@@ -386,8 +386,9 @@ def events_of_ours(messages: list[Message]) -> list[Event]:
 @given(st.lists(st.tuples(st.booleans(), ours, strangers), max_size=10))
 def test_messages_of_other_parents_never_alter_an_execution(mixed: list[tuple[bool, Message, Message]]) -> None:
     everything = [own if is_own else other for is_own, own, other in mixed]
-    # iopub_welcome is of the connection, not of a request: it makes a connection ready.
+    # iopub_welcome and a status without a parent are of the connection, not of a request: they make it ready, or end it.
     everything = [message for message in everything if message.msg_type != "iopub_welcome"]
+    everything = [message for message in everything if message.msg_type != "status" or message.parent_id]
     only_ours = [message for message in everything if message.parent_header.get("msg_id") == OURS]
     assert events_of_ours(everything) == events_of_ours(only_ours)
 
