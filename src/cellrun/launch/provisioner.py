@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import signal
 import uuid
@@ -111,7 +112,8 @@ class ForkedProcess:
 
     def send_signal(self, signum: int) -> None:
         if not self._exited.done():
-            os.kill(self.pid, signum)
+            with contextlib.suppress(ProcessLookupError):  # ended, and not told yet
+                os.kill(self.pid, signum)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
