@@ -43,7 +43,7 @@ def test_a_session_keeps_state_streams_and_has_files() -> None:
         assert "x" in session.complete("x")["matches"]
         assert session.is_complete("(") == "incomplete"
         assert session.inspect("len")["found"]
-        assert session.containment == "none"
+        assert (session.containment or "").partition(":")[0] in ("strong", "portable")
         assert session.language == "python"
         assert len(session.to_notebook().cells) >= 3
         session.restart()
@@ -117,7 +117,7 @@ with cellrun.Session() as session:
 
 
 def test_a_session_left_open_ends_with_the_process() -> None:
-    program = "import cellrun\ns = cellrun.Session().start()\nprint(s.run('import os; os.getpid()').text)"
+    program = "import cellrun\ns = cellrun.Session().start()\ns.run('1')\nprint(s._session._lease.pid)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40, check=False)
     from tests.support.waiting import process_exists
 

@@ -52,6 +52,7 @@ from cellrun.result import (
 
 if TYPE_CHECKING:
     from cellrun.compat import JupyterCodeExecuter, execute_code_jupyter
+    from cellrun.launch.sandbox.policy import SandboxPolicy
     from cellrun.providers import FileInfo, JupyterServer, LocalKernels, Provider
     from cellrun.session import AsyncSession
     from cellrun.stream import AsyncStream
@@ -68,6 +69,7 @@ _LAZY = {
     "JupyterServer": "cellrun.providers",
     "LocalKernels": "cellrun.providers",
     "Provider": "cellrun.providers",
+    "SandboxPolicy": "cellrun.launch.sandbox.policy",
     "Session": "cellrun.sync",
     "Stream": "cellrun.sync",
     "execute_code_jupyter": "cellrun.compat",
@@ -109,6 +111,7 @@ __all__ = [
     "Provider",
     "Queued",
     "Result",
+    "SandboxPolicy",
     "Session",
     "SessionLost",
     "Started",

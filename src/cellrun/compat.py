@@ -99,8 +99,10 @@ async def execute_code_jupyter(
 
 
 async def _close(session: AsyncSession, provider: JupyterServer) -> None:
-    await session.aclose()
-    await provider.aclose()
+    try:
+        await session.aclose()
+    finally:  # also where the loop is ended before a server that does not answer has let go of the kernel
+        await provider.aclose()
 
 
 def to_model(result: Result) -> ResultModel:

@@ -44,6 +44,12 @@ class Settings(BaseSettings):
     ca_file: Path | None = Field(None, description="Certificate authority (PEM) that signed the server's certificate")
     verify: bool = Field(True, description="Whether the server's certificate is verified")
     kernel: str | None = Field(None, description="Kernelspec; none: the default")
+    sandbox: Literal["auto", "none"] = Field(
+        "auto", description="Containment of kernels on this machine; none: code has your rights"
+    )
+    allow: dict[str, Any] = Field(
+        default_factory=dict, description="What contained code may do beyond the default: fields of SandboxPolicy"
+    )
     timeout: float | None = Field(None, ge=0, description="Seconds that a cell may run; none: no limit")
     images: Literal["auto", "files", "off"] = Field(
         "auto", description="Pictures: in the terminal where it can, else as files; always as files; not at all"

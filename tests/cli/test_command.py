@@ -191,7 +191,18 @@ def test_doctor_says_what_is_there(free_server: Server, tmp_path: Path) -> None:
     done = cellrun("doctor", cwd=tmp_path)
     assert done.returncode == 0
     assert "kernel 'python3' starts and runs code" in done.stdout
-    assert "containment: none" in done.stdout
+    for layer in (
+        "strong form",
+        "portable form",
+        "Landlock",
+        "seccomp",
+        "bubblewrap",
+        "a uid for each",
+        "control groups",
+    ):
+        assert f"{layer}" in done.stdout
+    assert "ok    containment: " in done.stdout
+    assert "note  containment: none" in cellrun("doctor", "--sandbox", "none", cwd=tmp_path).stdout
     done = cellrun("doctor", "--server", free_server.url, cwd=tmp_path, env={"CELLRUN_TOKEN": free_server.token})
     assert done.returncode == 0
     assert "server answers: version" in done.stdout

@@ -1,4 +1,4 @@
-"""The two kernels that are compared."""
+"""The two kernels that are compared: with nothing around them, which would show in paths, limits and process numbers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.differential.runner import Pair
 
 
 def stock(env: Mapping[str, str]) -> LocalKernels:
-    return LocalKernels(kernel="ipykernel", env=env)
+    return LocalKernels(kernel="ipykernel", env=env, sandbox="none")
 
 
 def ours(env: Mapping[str, str]) -> LocalKernels:
-    return LocalKernels(env=env)
+    return LocalKernels(env=env, sandbox="none")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cellrun import AsyncSession, KernelStartError, LimitExceeded, Limits, LocalKernels, SessionLost
+from cellrun import AsyncSession, KernelStartError, LimitExceeded, Limits, LocalKernels, SandboxPolicy, SessionLost
 from tests.live.test_leaks import children, descriptors, living_children
 from tests.support.waiting import eventually
 
-WHERE = "import os; os.getpid(), os.getppid()"
+WHERE = "import os; os.getpid(), os.getppid()"  # numbers that mean something to us where nothing contains the kernel
 
 
 async def test_kernels_are_ready_before_they_are_wanted_and_replaced_when_they_are_taken() -> None:
@@ -38,7 +38,7 @@ async def test_a_kernel_of_the_pool_has_the_usual_libraries_loaded_and_no_names_
 
 
 async def test_no_kernel_serves_two_sessions() -> None:
-    async with LocalKernels(pool=2) as kernels:
+    async with LocalKernels(pool=2, sandbox="none") as kernels:
         seen = set()
         for _ in range(6):
             async with AsyncSession(kernels) as session:
@@ -104,7 +104,7 @@ async def test_a_ready_kernel_that_dies_is_replaced() -> None:
 
 
 async def test_sessions_live_on_when_the_forkserver_is_killed_and_others_can_be_made() -> None:
-    async with LocalKernels(pool=1) as kernels, AsyncSession(kernels) as session:
+    async with LocalKernels(pool=1, sandbox="none") as kernels, AsyncSession(kernels) as session:
         pid, parent = eval((await session.run(WHERE)).text or "")
         await session.run("x = 41")
         os.kill(parent, signal.SIGKILL)
@@ -120,9 +120,28 @@ async def test_sessions_live_on_when_the_forkserver_is_killed_and_others_can_be_
         assert (await session.run("'again'")).text == "'again'"
 
 
+async def test_in_the_strong_form_sessions_end_with_their_forkserver_and_go_on_with_another() -> None:
+    async with (
+        LocalKernels(pool=0, preload=(), sandbox=SandboxPolicy(form="strong")) as kernels,
+        AsyncSession(kernels) as session,
+    ):
+        await session.run("x = 41")
+        assert kernels._server is not None
+        server = kernels._server
+        os.kill(server.pids[0], signal.SIGKILL)
+        await eventually(lambda: server.pids == [])
+        result = await session.run("'x' in globals()")
+        if result.status == "kernel_died":  # it came before the end was known
+            result = await session.run("'x' in globals()")
+        assert result.text == "False"
+        assert result.restarted
+
+
 async def test_a_module_of_the_callers_own_is_loaded_before_the_fork(tmp_path: Path) -> None:
     tmp_path.joinpath("mine.py").write_text("import os\nloaded_by = os.getpid()\n", "utf-8")
-    async with LocalKernels(preload=["mine"], env={"PYTHONPATH": str(tmp_path)}) as kernels:
+    async with LocalKernels(
+        preload=["mine"], env={"PYTHONPATH": str(tmp_path)}, sandbox=SandboxPolicy(read_only=[tmp_path])
+    ) as kernels:
         await kernels.ready()
         async with AsyncSession(kernels) as session:
             result = await session.run("import mine, os; mine.loaded_by == os.getppid()")
@@ -138,7 +157,9 @@ async def test_a_module_that_is_not_there_is_named() -> None:
 async def test_a_module_that_starts_a_thread_is_named(tmp_path: Path) -> None:
     code = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     tmp_path.joinpath("threads.py").write_text(code, "utf-8")
-    async with LocalKernels(preload=["threads"], env={"PYTHONPATH": str(tmp_path)}) as kernels:
+    async with LocalKernels(
+        preload=["threads"], env={"PYTHONPATH": str(tmp_path)}, sandbox=SandboxPolicy(read_only=[tmp_path])
+    ) as kernels:
         with pytest.raises(KernelStartError, match=r"'threads' started threads .*leave it out of preload="):
             await kernels.ready(30)
 
@@ -176,7 +197,8 @@ async def test_the_idle_time_begins_anew_with_each_run_and_not_during_one() -> N
 
 async def test_an_idle_kernel_uses_no_processor_time() -> None:
     async with LocalKernels(pool=0, preload=()) as kernels, AsyncSession(kernels) as session:
-        pid = int((await session.run("import os; os.getpid()")).text or 0)
+        await session.run("1")
+        (pid,) = (lease.pid for lease in kernels._leases)
 
         def used() -> int:
             return sum(

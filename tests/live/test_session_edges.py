@@ -170,6 +170,7 @@ async def test_a_server_that_stands_still_does_not_hold_the_one_deadline() -> No
         assert answer["stderr"].endswith("Execution timed out.")
         await asyncio.sleep(0.5)
         await eventually(lambda: server.kernels() == [], 20)
+        await eventually(lambda: len(asyncio.all_tasks()) == 1)  # what still closed its connection
 
 
 def test_a_session_on_another_event_loop_says_so() -> None:

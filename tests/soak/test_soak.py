@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cellrun import AsyncSession, JupyterServer, LocalKernels, Stdout
+from cellrun.providers.local import LocalLease
 from tests.live.test_leaks import children, descriptors, living_children, settled
 from tests.support.servers import Server
 from tests.support.waiting import eventually
@@ -84,7 +85,9 @@ async def test_thousands_of_forked_kernels_leave_nothing(tmp_path: Path, monkeyp
 
         async def one(number: int) -> None:
             async with AsyncSession(kernels) as session:
-                pid = int((await session.run("import os; os.getpid()", timeout=60)).text or 0)
+                await session.run("import os", timeout=60)
+                assert isinstance(session._lease, LocalLease)
+                pid = session._lease.pid
                 fate = chance.random()
                 if fate < 0.3:
                     os.kill(pid, signal.SIGKILL)

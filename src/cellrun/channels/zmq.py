@@ -22,7 +22,9 @@ from cellrun.protocol.message import Message, parse
 
 _SOCKETS = {"iopub": zmq.SUB, "shell": zmq.DEALER, "stdin": zmq.DEALER, "control": zmq.DEALER}
 _DELIMITER = b"<IDS|MSG>"
+_UNHEARD = ("stdin", "control")
 _READABLE = int(zmq.POLLIN)  # as a flag of Python's enum it would be slow to test
+_WRITABLE = int(zmq.POLLOUT)
 _BATCH = 200  # messages read before the event loop gets a turn
 
 
@@ -53,6 +55,8 @@ class ZmqChannel(Channel):
                 socket.subscribe(b"")
             else:
                 socket.setsockopt(zmq.IDENTITY, identity)
+            if name in _UNHEARD:
+                socket.immediate = True  # so that it can be sent to only when it is connected
             socket.connect(_address(connection, name))
             self._sockets[name] = socket
             self._loop.add_reader(socket.fileno(), self._drain)
@@ -71,6 +75,14 @@ class ZmqChannel(Channel):
         except zmq.Again:
             raise ConnectionFailed("the kernel takes no more messages: a thousand wait for it") from None
         self._drain()
+
+    async def connected(self, timeout: float) -> None:
+        """Until those sockets are connected, too, of which nothing is heard when a kernel answers. Raises ConnectionFailed."""
+        deadline = self._loop.time() + timeout
+        while not all(int(self._sockets[name].getsockopt(zmq.EVENTS)) & _WRITABLE for name in _UNHEARD):
+            if self._closed or self._loop.time() > deadline:
+                raise ConnectionFailed(f"the kernel's sockets did not connect within {timeout:g} s")
+            await asyncio.sleep(0.001)
 
     async def receive(self) -> Sequence[Incoming]:
         return await self._inbox.take()

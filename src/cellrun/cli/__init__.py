@@ -27,6 +27,17 @@ Server = Annotated[str | None, typer.Option(help="Address of a Jupyter server; w
 TokenFile = Annotated[Path | None, typer.Option(help="File that holds the server's token.", metavar="F")]
 CaFile = Annotated[Path | None, typer.Option(help="Certificate authority (PEM) of the server.", metavar="F")]
 Kernel = Annotated[str | None, typer.Option(help="Kernelspec to use.", metavar="NAME")]
+SandboxOption = Annotated[
+    Literal["auto", "none"] | None,
+    typer.Option(help="What contains a kernel on this machine: the strongest that holds here; nothing."),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What contained code may do beyond the default: network=full, memory=2GB, read_only=DIR, … Again for more.",
+        metavar="NAME=VALUE",
+    ),
+]
 Timeout = Annotated[float | None, typer.Option(help="Seconds that a cell may run.", metavar="S")]
 ImagesOption = Annotated[
     Literal["auto", "files", "off"] | None,
@@ -55,6 +66,8 @@ def run_command(
     token_file: TokenFile = None,
     ca_file: CaFile = None,
     kernel: Kernel = None,
+    sandbox: SandboxOption = None,
+    allow: Allow = None,
     timeout: Timeout = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
     as_ndjson: Annotated[bool, typer.Option("--ndjson", help="Print each event as a line of JSON.")] = False,
@@ -88,6 +101,8 @@ def run_command(
             "token_file": token_file,
             "ca_file": ca_file,
             "kernel": kernel,
+            "sandbox": sandbox,
+            "allow": allowed(allow),
             "timeout": timeout,
             "images": images,
         }
@@ -109,6 +124,8 @@ def repl_command(
     token_file: TokenFile = None,
     ca_file: CaFile = None,
     kernel: Kernel = None,
+    sandbox: SandboxOption = None,
+    allow: Allow = None,
     timeout: Timeout = None,
     images: ImagesOption = None,
 ) -> None:
@@ -118,15 +135,20 @@ def repl_command(
         from cellrun.cli.repl import repl
         from cellrun.settings import load
 
-        flags = {"server": server, "token_file": token_file, "ca_file": ca_file}
-        return await repl(load({**flags, "kernel": kernel, "timeout": timeout, "images": images}))
+        flags = {"server": server, "token_file": token_file, "ca_file": ca_file, "kernel": kernel, "sandbox": sandbox}
+        return await repl(load({**flags, "allow": allowed(allow), "timeout": timeout, "images": images}))
 
     _exit_with(body())
 
 
 @app.command("doctor")
 def doctor_command(
-    server: Server = None, token_file: TokenFile = None, ca_file: CaFile = None, kernel: Kernel = None
+    server: Server = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    kernel: Kernel = None,
+    sandbox: SandboxOption = None,
+    allow: Allow = None,
 ) -> None:
     """Say what was found on this machine, or on a server, what is missing and what to do."""
 
@@ -134,9 +156,24 @@ def doctor_command(
         from cellrun.cli.doctor import doctor
         from cellrun.settings import load
 
-        return await doctor(load({"server": server, "token_file": token_file, "ca_file": ca_file, "kernel": kernel}))
+        flags = {"server": server, "token_file": token_file, "ca_file": ca_file, "kernel": kernel}
+        return await doctor(load({**flags, "sandbox": sandbox, "allow": allowed(allow)}))
 
     _exit_with(body())
+
+
+def allowed(given: list[str] | None) -> dict[str, Any] | None:
+    """The `--allow` flags by name; one that takes several values may come several times."""
+    if not given:
+        return None
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--allow")
+        found[name] = [*found[name], value] if isinstance(found.get(name), list) else [value]
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
 kernelspec_app = typer.Typer(help="Our kernel for Jupyter programs.", no_args_is_help=True)

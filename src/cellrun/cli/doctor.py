@@ -19,6 +19,8 @@ from cellrun.cli.execute import provider_of
 from cellrun.errors import AuthenticationError, CellrunError, public_url
 from cellrun.launch.forkserver import AVAILABLE
 from cellrun.launch.process import STOCK, is_own_python
+from cellrun.launch.sandbox.layers import layers
+from cellrun.launch.sandbox.sandbox import FORMS, why_not
 from cellrun.providers import JupyterServer
 from cellrun.session import AsyncSession
 from cellrun.settings import Settings
@@ -91,6 +93,8 @@ async def local(settings: Settings) -> AsyncIterator[tuple[Finding, int]]:
         return
     if AVAILABLE and is_own_python(wanted):
         yield Finding("ok", f"kernels of {wanted!r} are forked"), 0
+    for finding in walls():
+        yield finding, 0
     started = time.monotonic()
     try:
         async with provider_of(settings) as provider, AsyncSession(provider) as session:
@@ -100,9 +104,28 @@ async def local(settings: Settings) -> AsyncIterator[tuple[Finding, int]]:
                 yield Finding("ok", f"kernel {wanted!r} starts and runs code ({took:.1f} s)"), 0
             else:
                 yield Finding("fail", f"kernel {wanted!r} runs no code: {result.status}: {result.reason}"), 3
-            yield Finding("note", f"containment: {session.containment}", "code runs with your own rights"), 0
+            if session.containment == "none":
+                yield Finding("note", "containment: none", "code runs with your own rights; say `--sandbox auto`"), 0
+            else:
+                yield Finding("ok", f"containment: {session.containment}"), 0
     except CellrunError as error:
         yield Finding("fail", f"kernel {wanted!r} does not start: {error}", "try it: jupyter console"), 3
+    except ValueError as error:
+        yield Finding("fail", str(error)), 3
+
+
+def walls() -> Iterator[Finding]:
+    """Layer by layer, what can contain code on this machine."""
+    for form in FORMS:
+        why = why_not(form)
+        if why:
+            yield Finding("note", f"{form} form of containment: does not hold: {why}")
+        else:
+            yield Finding("ok", f"{form} form of containment: holds, a contained process tried to break out and failed")
+    for layer in layers():
+        yield Finding(
+            "ok" if layer.holds else "note", f"{layer.name}: {layer.what}", "" if layer.holds else layer.instead
+        )
 
 
 async def server(settings: Settings) -> AsyncIterator[tuple[Finding, int]]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cellrun.cli.show import Shower, Spinner
 from cellrun.cli.sources import Source
 from cellrun.events import Event, InputRequest
+from cellrun.launch.sandbox.policy import policy_from
 from cellrun.limits import Limits
 from cellrun.notebook import outputs_of
 from cellrun.providers import JupyterServer, LocalKernels, Provider
@@ -45,10 +46,16 @@ class RunRequest:
 
 
 def provider_of(settings: Settings) -> Provider:
-    """The provider that the settings name. Raises ValueError for a server address that is none."""
+    """The provider that the settings name. Raises ValueError for a server address, or something to allow, that is none."""
     if settings.server is None:
         # One kernel is all that a command needs: nothing is kept ready.
-        return LocalKernels(kernel=settings.kernel or "python3", cwd=Path.cwd(), pool=0, preload=())
+        return LocalKernels(
+            kernel=settings.kernel or "python3",
+            cwd=Path.cwd(),
+            sandbox="none" if settings.sandbox == "none" else policy_from(settings.allow),
+            pool=0,
+            preload=(),
+        )
     return JupyterServer(
         settings.server,
         token=settings.server_token(),

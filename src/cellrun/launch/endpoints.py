@@ -6,6 +6,7 @@ the sockets removes them, however the kernel ends.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -13,6 +14,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,6 +22,7 @@ CHANNELS: Final = ("shell", "iopub", "stdin", "control", "hb")
 _BACKLOG: Final = 100
 # A kernel's sockets lie at <folder>/k-5: a unix socket's path holds 107 bytes.
 _LONGEST_FOLDER: Final = 90
+_LOG: Final = 16 * 1024
 
 
 class Endpoints:
@@ -32,6 +35,8 @@ class Endpoints:
     def __init__(self, transport: Literal["ipc", "tcp"] = "ipc") -> None:
         self.folder = socket_folder()
         self._sockets: list[socket.socket] = []
+        self._told: int | None = None
+        self._log: SmallLog | None = None
         try:
             ports = {f"{name}_port": self._listen(transport, number) for number, name in enumerate(CHANNELS, 1)}
             self.connection: dict[str, Any] = {
@@ -45,6 +50,8 @@ class Endpoints:
             self.connection_file = self.folder / "kernel.json"
             self.connection_file.touch(mode=0o600)
             self.connection_file.write_text(json.dumps(self.connection), "utf-8")
+            self._told = connection_in_memory(self.connection)
+            self._log = SmallLog()
         except BaseException:
             self.remove()
             raise
@@ -64,19 +71,61 @@ class Endpoints:
 
     @property
     def descriptors(self) -> list[int]:
-        """Of the listening sockets, in the order of `CHANNELS`."""
-        return [listener.fileno() for listener in self._sockets]
+        """What a kernel is given (see `become_kernel`): of the connection, of a log, and of the sockets in the order of `CHANNELS`."""
+        assert self._told is not None
+        assert self._log is not None
+        return [self._told, self._log.descriptor, *(listener.fileno() for listener in self._sockets)]
 
     def close(self) -> None:
         """The sockets are the kernel's now."""
         for listener in self._sockets:
             listener.close()
         self._sockets = []
+        if self._told is not None:
+            os.close(self._told)
+            self._told = None
+
+    def seal(self) -> None:
+        """Takes the sockets' names away: nobody can connect any more who has not. (Linux lets other sessions of the same uid connect to a
+        socket whose path they know, and IOPub asks nobody for a key.)"""
+        for path in self.folder.iterdir():
+            path.unlink()
+
+    @property
+    def log(self) -> str:
+        """What the process itself said first, not the cells: up to 16 KiB."""
+        return "" if self._log is None else self._log.read()
 
     def remove(self) -> None:
         """Closes the sockets, removes their files and the folder."""
         self.close()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def connection_in_memory(connection: Mapping[str, Any]) -> int:
+    """A descriptor of a file in memory with the content of a connection file. Raises OSError."""
+    file = os.memfd_create("connection", os.MFD_CLOEXEC)
+    os.write(file, json.dumps(connection).encode())
+    return file
+
+
+class SmallLog:
+    """A file in memory that cannot grow (memfd_create(2), seals): a process that writes there without end fills nothing.
+    Raises OSError."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.memfd_create("log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.truncate(self.descriptor, _LOG)
+        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+
+    def read(self) -> str:
+        return os.pread(self.descriptor, _LOG, 0).rstrip(b"\0").decode("utf-8", "replace")
+
+    def close(self) -> None:
+        os.close(self.descriptor)
 
 
 def socket_folder() -> Path:

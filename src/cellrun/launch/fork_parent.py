@@ -18,13 +18,14 @@ from typing import Any, Final
 
 from cellrun.errors import KernelStartError
 from cellrun.launch.descendants import children, has_mark, kill_family, session_of
+from cellrun.launch.sandbox.sandbox import Sandbox, as_file
 
 _BOOT: Final = 30.0
 _END: Final = 3.0
 _ANSWER: Final = 64 * 1024
 _SAID: Final = 500  # characters of what the process said that go into an error
 _START: Final = (
-    "from cellrun.launch.forkserver_process import main; main({control}, {lifeline}, {modules!r}, {without!r})"
+    "from cellrun.launch.forkserver_process import main; main({control}, {lifeline}, {modules!r}, {without!r}, {walls})"
 )
 
 
@@ -38,7 +39,8 @@ class ForkRefused(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Child:
-    """A forked process. `exited` becomes its code, as `subprocess` gives it, or None where nobody knows."""
+    """A forked process. `pid` is the number that it has for us: in a sandbox it has another one for itself. `exited` becomes
+    its code, as `subprocess` gives it, or None where nobody knows."""
 
     pid: int
     exited: asyncio.Future[int | None]
@@ -55,6 +57,7 @@ class ForkParent:
         without: Sequence[str],
         env: Mapping[str, str],
         on_end: Callable[[ForkParent], None],
+        sandbox: Sandbox | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
@@ -75,18 +78,22 @@ class ForkParent:
         self._socket, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         lifeline, self._lifeline = os.pipe()
         self._log = tempfile.TemporaryFile(prefix="cellrun-forkserver-")  # noqa: SIM115  # closed with the process
-        start = _START.format(control=control.fileno(), lifeline=lifeline, modules=modules, without=list(without))
         try:
-            self._process = subprocess.Popen(
-                [python, "-c", start],
-                pass_fds=[control.fileno(), lifeline],
-                env={**os.environ, **env},
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                start_new_session=True,
-            )
+            with contextlib.ExitStack() as stack:
+                walls = -1 if sandbox is None else stack.enter_context(as_file(sandbox.walls.to_json()))
+                start = _START.format(
+                    control=control.fileno(), lifeline=lifeline, modules=modules, without=list(without), walls=walls
+                )
+                self._process = subprocess.Popen(
+                    [*([] if sandbox is None else sandbox.prefix()), python, "-c", start],
+                    pass_fds=[control.fileno(), lifeline, *([] if sandbox is None else [walls])],
+                    env={**os.environ, **env} if sandbox is None else sandbox.forkserver_environment(env),
+                    cwd="/",
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._log,
+                    stderr=self._log,
+                    start_new_session=True,
+                )
         except OSError as error:
             self._socket.close()
             self._log.close()
@@ -95,12 +102,9 @@ class ForkParent:
         finally:
             control.close()
             os.close(lifeline)
+        self.pid = self._process.pid  # until it is known better: in a sandbox that is not the forkserver itself
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._read)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     async def booted(self) -> None:
         """Until it can fork. Raises KernelStartError with what it said if it cannot."""
@@ -121,8 +125,8 @@ class ForkParent:
         """It forks no more, and ends with the last of its kernels."""
         self._tell({"op": "retire"})
 
-    async def fork(self, birth: Mapping[str, Any], listeners: Sequence[int]) -> Child:
-        """A new process that becomes a kernel. Raises ForkRefused, ForkServerLost, and KernelStartError if the environment
+    async def fork(self, birth: Mapping[str, Any], descriptors: Sequence[int]) -> Child:
+        """A new process that becomes a kernel; see Birth and `become_kernel` for what it is given. Raises ForkRefused, ForkServerLost, and KernelStartError if the environment
         is larger than a message. Cancelled: the process, if it comes to be, is killed."""
         if self.ended.is_set():
             raise ForkServerLost("the forkserver has ended")
@@ -132,7 +136,7 @@ class ForkParent:
         try:
             async with self._sending:
                 self._pending[number] = answer
-                await self._send(json.dumps({"op": "fork", "id": number, "birth": dict(birth)}).encode(), listeners)
+                await self._send(json.dumps({"op": "fork", "id": number, "birth": dict(birth)}).encode(), descriptors)
         except BaseException:
             self._pending.pop(number, None)  # it was not sent
             raise
@@ -207,6 +211,9 @@ class ForkParent:
                 os.close(pidfd)
                 child.exited.set_result(message["code"])
         elif "ready" in message:
+            if descriptors:
+                self.pid = _pid_here(descriptors[0])
+                os.close(descriptors[0])
             if not self._ready.done():
                 self._ready.set_result(None)
         elif "loaded" in message:
@@ -218,13 +225,12 @@ class ForkParent:
     def _forked(self, number: int, pid: int, descriptors: list[int]) -> None:
         self.forks += 1
         if not descriptors:  # there was none free for it to arrive
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            self._tell({"op": "end", "pid": pid})
             if not (refused := self._pending.pop(number)).done():
                 refused.set_exception(ForkRefused("no descriptor is free (ulimit -n)"))
             return
         pidfd = descriptors[0]
-        child = Child(pid, self._loop.create_future(), self)
+        child = Child(_pid_here(pidfd), self._loop.create_future(), self)
         self._children[pid] = child, pidfd
         answer = self._pending.pop(number)
         if answer.done():
@@ -233,9 +239,10 @@ class ForkParent:
             answer.set_result(child)
 
     def _kill(self, child: Child) -> None:
-        if child.pid in self._children:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._children[child.pid][1], signal.SIGKILL)
+        for living, pidfd in self._children.values():
+            if living is child:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def end_family(self, pid: int, mark: str) -> None:
         """SIGKILL to what a kernel that has ended left behind. Its orphans have come to the forkserver, which saves looking
@@ -243,7 +250,8 @@ class ForkParent:
         if self.ended.is_set():
             kill_family(None, mark)
             return
-        for orphan in children(self.pid) - self._children.keys():
+        kernels = {child.pid for child, _ in self._children.values()}
+        for orphan in children(self.pid) - kernels:
             if has_mark(orphan, mark) or session_of(orphan) == pid:
                 kill_family(orphan, mark)
 
@@ -267,19 +275,19 @@ class ForkParent:
         self.loaded.set()
         self.ended.set()
         self._writable_again.set()
-        for child, pidfd in list(self._children.values()):
-            self._loop.add_reader(pidfd, self._on_orphan_exit, child, pidfd)
+        for number, (child, pidfd) in list(self._children.items()):
+            self._loop.add_reader(pidfd, self._on_orphan_exit, number, child, pidfd)
         if not self._children:
             self._let_go()
 
-    def _on_orphan_exit(self, child: Child, pidfd: int) -> None:
+    def _on_orphan_exit(self, number: int, child: Child, pidfd: int) -> None:
         self._loop.remove_reader(pidfd)
         code = None
         with contextlib.suppress(ChildProcessError, OSError):  # ours to reap only where we are the init process
             if (end := os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)) is not None:
                 code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
         os.close(pidfd)
-        del self._children[child.pid]
+        del self._children[number]
         child.exited.set_result(code)
         if not self._children:
             self._let_go()
@@ -319,3 +327,12 @@ class ForkParent:
         deadline = self._loop.time() + _END
         while self._process.poll() is None and self._loop.time() < deadline:
             await asyncio.sleep(0.002)
+
+
+def _pid_here(pidfd: int) -> int:
+    """The number that the process of a pidfd has for us; 0 if it is gone (proc(5), fdinfo)."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                return max(0, int(line.split()[1]))
+    return 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib.util
+import json
 import os
 import random
 import signal
@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from cellrun.kernel.application import CHANNELS, LeanApplication
+from cellrun.launch.sandbox import metadata
+from cellrun.launch.sandbox.system import NAME, PARENT_DEATH_SIGNAL, prctl
+from cellrun.launch.sandbox.walls import Prepared, Room
 
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_NAME: Final = 15
 _FOR_PROGRAMS: Final = {
     "TERM": "xterm-color",
     "CLICOLOR": "1",
@@ -32,40 +33,39 @@ _FOR_PROGRAMS: Final = {
 }
 # What sys.argv begins with in a kernel that was started.
 _LAUNCHER: Final = str(getattr(importlib.util.find_spec("ipykernel_launcher"), "origin", ""))
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def prctl(option: int, value: int | bytes) -> None:
-    """prctl(2) of Linux. Raises OSError."""
-    if _libc.prctl(option, value, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")
 
 
 @dataclass(frozen=True)
 class Birth:
     """What a kernel is told at its fork."""
 
-    connection: Mapping[str, Any] = field(repr=False)
     connection_file: str
     environment: Mapping[str, str] = field(repr=False)
     folder: str
     name: str  # of the process, at most 15 bytes
-    log: str  # file for what the process itself says, not the cells
     flush_interval: float
     drop_nothing: bool
+    room: Mapping[str, Any] | None = None  # of its sandbox; None: it has none
 
 
 def become_kernel(
     application: LeanApplication,
     birth: Birth,
-    listeners: Sequence[int],
+    descriptors: Sequence[int],
     lifeline: int,
     parent: int,
     parents_own: Sequence[int],
+    prepared: Prepared | None,
 ) -> NoReturn:
-    """In the child, right after the fork, with the kernel's environment. `lifeline` is a pipe that ends with the process
-    for which the kernel works. The descriptors of `parents_own` are closed; others belong to modules that are loaded, which
-    would take a socket of the kernel for their file were theirs closed."""
+    """In the child, right after the fork, with the kernel's environment.
+
+    descriptors   a file with the connection, which only the kernel reads: it holds the key; where the process's own words go,
+                  not the cells'; and the sockets that listen, if there are any
+    lifeline      a pipe that ends with the process for which the kernel works
+    parents_own   is closed; other descriptors belong to modules that are loaded, which would take a socket of the kernel
+                  for their file were theirs closed
+    prepared      its sandbox
+    """
     status = 1
     try:
         _follow_into_death(parent)
@@ -73,17 +73,27 @@ def become_kernel(
         _reset_signals()
         for descriptor in parents_own:
             os.close(descriptor)
-        _reset_standard_streams(birth.log)
-        prctl(_PR_SET_NAME, birth.name.encode())
+        told, log, *listeners = descriptors
+        _reset_standard_streams(log)
+        prctl(NAME, birth.name.encode())
+        if birth.room is not None:
+            assert prepared is not None
+            prepared.confine(Room(**birth.room))
+            prepared.close()
+            _follow_into_death(parent)  # another uid takes that back
+        connection = _read(told)
         time.tzset()
         os.chdir(birth.folder)
         _reseed()
         tempfile.tempdir = None
         sys.argv[:] = [_LAUNCHER, "-f", birth.connection_file]
         _reset_shell(application)
+        if prepared is not None and birth.room is not None and not prepared.walls.own_uid:
+            metadata.by_descriptor()
+            application.shell.system = application.shell.system_raw  # the other one needs a terminal
         gc.enable()
         application.attach(
-            birth.connection,
+            connection,
             descriptors=dict(zip(CHANNELS, listeners, strict=True)) if listeners else None,
             connection_file=birth.connection_file,
             flush_interval=birth.flush_interval,
@@ -105,13 +115,13 @@ def become_kernel(
 def _follow_into_death(parent: int) -> None:
     """Until somebody has asked something of this kernel, it dies with its parent: should that end before it
     has told of the kernel, nobody would ever know of it."""
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def _live_on() -> None:
-    prctl(_PR_SET_PDEATHSIG, 0)
+    prctl(PARENT_DEATH_SIGNAL, 0)
 
 
 def _reset_signals() -> None:
@@ -127,14 +137,21 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _reset_standard_streams(log: str) -> None:
+def _reset_standard_streams(log: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
-    written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(nothing, 0)
-    os.dup2(written, 1)
-    os.dup2(written, 2)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     os.close(nothing)
-    os.close(written)
+    os.close(log)
+
+
+def _read(file: int) -> dict[str, Any]:
+    """The connection. The forkserver has not read it: later kernels inherit all that it has ever read."""
+    os.lseek(file, 0, os.SEEK_SET)
+    with open(file, "rb") as content:
+        connection: dict[str, Any] = json.load(content)
+    return connection
 
 
 def _reseed() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from cellrun.errors import KernelStartError
 from cellrun.launch.fork_parent import Child, ForkParent, ForkRefused, ForkServerLost
+from cellrun.launch.sandbox.sandbox import Sandbox
 
 AVAILABLE: Final = sys.platform == "linux"
 """Whether kernels can be forked on this system. On macOS a forked process must not use most system libraries."""
@@ -30,6 +31,7 @@ class ForkServer:
     recycle_after      forks after which the process is replaced
     recycle_seconds    seconds after which it is
     python             the interpreter, which must have cellrun
+    sandbox            what contains its kernels; None: nothing. It is the caller's to close
 
     While the next process starts, the old one still forks; its kernels live on. For one event loop.
     """
@@ -42,12 +44,14 @@ class ForkServer:
         recycle_after: int = RECYCLE_AFTER,
         recycle_seconds: float = RECYCLE_SECONDS,
         python: str = sys.executable,
+        sandbox: Sandbox | None = None,
     ) -> None:
         self._preload = preload if isinstance(preload, str) else list(preload)
         self._env = dict(env or {})
         self._recycle_after = recycle_after
         self._recycle_seconds = recycle_seconds
         self._python = python
+        self._sandbox = sandbox
         self._without: list[str] = []
         self._load = False
         self._loading: asyncio.Task[None] | None = None
@@ -84,12 +88,12 @@ class ForkServer:
             self._loading = asyncio.ensure_future(self.load())
             self._loading.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    async def fork(self, birth: Mapping[str, Any], listeners: Sequence[int]) -> Child:
-        """A new process that becomes a kernel. Raises KernelStartError. Cancelled, it leaves no process."""
+    async def fork(self, birth: Mapping[str, Any], descriptors: Sequence[int]) -> Child:
+        """A new process that becomes a kernel; see ForkParent.fork. Raises KernelStartError. Cancelled, it leaves no process."""
         for _ in range(_TRIES):
             parent = await self._parent()
             try:
-                child = await parent.fork(birth, listeners)
+                child = await parent.fork(birth, descriptors)
             except ForkServerLost as error:
                 reason = str(error)
                 # A send notices its end before the reader does; only then is there another one to be had.
@@ -122,7 +126,7 @@ class ForkServer:
             raise
 
     async def _start(self) -> ForkParent:
-        parent = ForkParent(self._python, self._preload, self._without, self._env, self._parents.discard)
+        parent = ForkParent(self._python, self._preload, self._without, self._env, self._parents.discard, self._sandbox)
         self._parents.add(parent)
         try:
             await parent.booted()

@@ -3,10 +3,12 @@
 It is told what to do over the socket that it was started with, and answers there. When that ends, whoever started it
 is gone, and it ends its kernels and itself.
 
-    in   {"op": "fork", "id", "birth": …} with the descriptors of five listening sockets, or none: then it binds them itself
+    in   {"op": "fork", "id", "birth": …} with the descriptors of a file with the connection, of one for the process's own words, and
+         of five listening sockets, or none: then it binds them itself
          {"op": "preload"}                 loads the rest, as soon as nothing else is to be done
+         {"op": "end", "pid"}              ends a kernel that nobody could take
          {"op": "retire"}                  forks no more, and ends with the last of its kernels
-    out  {"ready": pid}
+    out  {"ready": pid} with a pidfd of its own
          {"forked": id, "pid"} with a pidfd, or {"failed": id, "why"}
          {"exited": pid, "code"}           as `subprocess` gives it: negative for a signal
          {"loaded": [steps]}, or {"broken": step, "why", "threads": [names]} when it can fork no more
@@ -28,26 +30,33 @@ from typing import Any, Final, NoReturn
 
 from cellrun.kernel.application import LeanApplication
 from cellrun.launch.descendants import MARK, children, kill_family
-from cellrun.launch.forked_child import Birth, become_kernel, kernel_environment, prctl
+from cellrun.launch.forked_child import Birth, become_kernel, kernel_environment
 from cellrun.launch.preload import NO_THREADS, CannotImport, Step, steps
+from cellrun.launch.sandbox.system import SUBREAPER, prctl
+from cellrun.launch.sandbox.walls import Prepared, Walls
 
 _ROUNDS: Final = 5
 _NOBODY: Final = "of no kernel"  # a mark that no process has
 _SETTLING: Final = 0.1
 _LARGEST: Final = 256 * 1024  # bytes of a request: an environment, mostly
-_PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 class ForkServerProcess:
     """The process's state: its kernels, and what is still to be loaded."""
 
     def __init__(
-        self, control: socket.socket, lifeline: int, modules: Sequence[str] | str, without: Sequence[str]
+        self,
+        control: socket.socket,
+        lifeline: int,
+        modules: Sequence[str] | str,
+        without: Sequence[str],
+        prepared: Prepared | None,
     ) -> None:
         self._control = control
         self._lifeline = lifeline
         self._modules = modules
         self._without = without
+        self._prepared = prepared
         self._kernels: dict[int, str] = {}
         self._loading = False
         self._retired = False
@@ -71,7 +80,9 @@ class ForkServerProcess:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(wakeup, select.POLLIN)
-        self._say({"ready": os.getpid()})
+        itself = os.pidfd_open(os.getpid())
+        self._say({"ready": os.getpid()}, itself)
+        os.close(itself)
         while not (self._retired and not self._kernels):
             ready = dict(poll.poll(0 if self._loading else None))
             if wakeup.fileno() in ready:
@@ -101,6 +112,9 @@ class ForkServerProcess:
                 self._fork(request, descriptors)
             case "preload":
                 self._loading = not self._broken
+            case "end":
+                if request["pid"] in self._kernels:
+                    os.kill(request["pid"], signal.SIGKILL)
             case "retire":
                 self._retired = True
                 self._loading = False
@@ -125,7 +139,7 @@ class ForkServerProcess:
             self._say({"failed": request["id"], "why": str(error)})
         if pid == 0:
             own = [self._control.fileno(), self._wakeup.fileno(), self._wakeups.fileno()]
-            become_kernel(self._application, birth, descriptors, self._lifeline, parent, own)
+            become_kernel(self._application, birth, descriptors, self._lifeline, parent, own, self._prepared)
         gc.enable()
         for descriptor in descriptors:
             os.close(descriptor)
@@ -249,10 +263,14 @@ def threads() -> list[str]:
     return names
 
 
-def main(control: int, lifeline: int, modules: Sequence[str] | str, without: Sequence[str]) -> None:
-    """What the process runs."""
+def main(control: int, lifeline: int, modules: Sequence[str] | str, without: Sequence[str], walls: int) -> None:
+    """What the process runs. `walls` is a file with the Walls of its kernels, or -1: then they have none."""
     sys.path[:] = [entry for entry in sys.path if entry]  # put there for -c; the shell of a kernel puts it back
-    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(SUBREAPER, 1)
+    prepared = None
+    if walls >= 0:
+        with open(walls, "rb") as file:
+            prepared = Prepared(Walls.from_json(json.load(file)))
     for descriptor in (control, lifeline):
         os.set_inheritable(descriptor, False)
-    ForkServerProcess(socket.socket(fileno=control), lifeline, modules, without).run()
+    ForkServerProcess(socket.socket(fileno=control), lifeline, modules, without, prepared).run()

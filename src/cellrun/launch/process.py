@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import uuid
@@ -26,6 +27,10 @@ from cellrun.errors import KernelStartError
 from cellrun.launch.death import OomWatch, describe_exit
 from cellrun.launch.descendants import MARK, kill_family
 from cellrun.launch.endpoints import socket_folder
+from cellrun.launch.sandbox import paths
+from cellrun.launch.sandbox.enclosure import Enclosure
+from cellrun.launch.sandbox.watch import Usage
+from cellrun.launch.threads import in_thread
 
 _STDERR_KEPT: Final = 16 * 1024
 STOCK: Final = "ipykernel"
@@ -52,6 +57,7 @@ class KernelProcess:
         self.pid = 0
         self.exit_reason: str | None = None
         self.on_exit: Callable[[str], None] | None = None
+        self.enclosure: Enclosure | None = None
 
     @classmethod
     async def start(
@@ -62,10 +68,18 @@ class KernelProcess:
         env: Mapping[str, str] | None = None,
         transport: str = "ipc",
         context: zmq.Context[zmq.Socket[bytes]],
+        enclosure: Enclosure | None = None,
     ) -> KernelProcess:
-        """Starts the kernel of this kernelspec. `context` is shared, since each has a thread. Raises KernelStartError if there is no such kernelspec
-        or its command cannot be run. Cancelled, it leaves nothing behind."""
-        folder = socket_folder()
+        """Starts the kernel of this kernelspec, in this enclosure or uncontained. `context` is shared, since each has a thread. Raises
+        KernelStartError if there is no such kernelspec or its command cannot be run. Cancelled, it leaves nothing behind."""
+        if enclosure is not None and transport != "ipc":
+            raise KernelStartError(
+                f'a started kernel that is contained has no network and cannot be reached by {transport}: use transport="ipc"'
+            )
+        try:
+            folder = socket_folder() if enclosure is None else await in_thread(enclosure.make_sockets)
+        except OSError as error:
+            raise KernelStartError(f"there can be no folder for sockets: {error.strerror or error}") from None
         mark = uuid.uuid4().hex
         manager = AsyncKernelManager(
             kernel_name=kernel,
@@ -79,8 +93,9 @@ class KernelProcess:
         if transport == "ipc":
             manager.ip = str(folder / "k")
         process = cls(manager, folder, mark)
+        process.enclosure = enclosure
         try:
-            await process._launch(kernel, cwd, _environment(env or {}, mark))
+            await process._launch(kernel, cwd, _environment(env or {}, mark, enclosure))
         except BaseException:
             await process.end()
             raise
@@ -91,12 +106,18 @@ class KernelProcess:
         os.set_blocking(read, False)
         self._stderr_fd = read
         self._loop.add_reader(read, self._read_stderr)
-        # Not cancelled half-way: a process that we never learned of could not be ended.
-        self._starting = asyncio.ensure_future(
-            self._manager.start_kernel(
-                cwd=str(cwd), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=write
+        how: dict[str, Any] = {"cwd": str(cwd)}
+        with contextlib.ExitStack() as stack:
+            if self.enclosure is not None and self._has_spec():
+                how = self._walled_in(cwd, stack)
+            # Not cancelled half-way: a process that we never learned of could not be ended.
+            self._starting = asyncio.ensure_future(
+                self._manager.start_kernel(
+                    env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=write, **how
+                )
             )
-        )
+            kept = stack.pop_all()
+            self._starting.add_done_callback(lambda _: kept.close())
         try:
             await asyncio.shield(self._starting)
         except NoSuchKernel:
@@ -119,6 +140,26 @@ class KernelProcess:
         else:
             self._poller = asyncio.create_task(self._poll_for_exit())
 
+    def _has_spec(self) -> bool:
+        """Whether there is such a kernelspec; otherwise the start says so."""
+        try:
+            return self._manager.kernel_spec is not None
+        except NoSuchKernel:
+            return False
+
+    def _walled_in(self, cwd: Path, stack: contextlib.ExitStack) -> dict[str, Any]:
+        """Has the kernelspec's command started behind the walls; gives what that takes."""
+        assert self.enclosure is not None
+        spec = self._manager.kernel_spec
+        assert spec is not None
+        told = stack.enter_context(self.enclosure.as_file(str(cwd)))
+        self._manager._kernel_spec = KernelSpec(
+            **{**spec.to_dict(), "argv": [*self.enclosure.command(told), *spec.argv], "resource_dir": spec.resource_dir}
+        )
+        self._manager.write_connection_file()  # which it does only once: then it can be given away
+        self.enclosure.own(self._folder)
+        return {"cwd": "/", "pass_fds": [told]}
+
     def _find_process(self) -> None:
         self.pid = int(getattr(self._manager.provisioner, "pid", 0) or 0)
 
@@ -140,7 +181,37 @@ class KernelProcess:
 
     async def interrupt(self) -> None:
         """As the kernelspec wants it: SIGINT to the process group, or a message on control."""
-        await self._manager.interrupt_kernel()
+        kernel = None if self.enclosure is None else self.enclosure.first_of(self.pid)
+        spec = self._manager.kernel_spec
+        if kernel is not None and spec is not None and spec.interrupt_mode == "signal":
+            with contextlib.suppress(ProcessLookupError):  # within a sandbox: what we have started is around it
+                os.kill(kernel, signal.SIGINT)
+        else:
+            await self._manager.interrupt_kernel()
+
+    async def sealed(self) -> None:
+        """Until its limits hold and nobody else can connect to it. Called when the client is connected, and before any code is sent. Raises
+        KernelStartError."""
+        if self.enclosure is None:
+            return
+        try:
+            await in_thread(self.enclosure.admit_all, self.pid)
+        except OSError as error:
+            if self.alive:
+                why = error.strerror or str(error)
+                raise KernelStartError(f"the kernel could not be put into its control group: {why}") from None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def usage(self) -> Usage:
+        """What its session takes, so far as the system does not limit it."""
+        return Usage() if self.enclosure is None else self.enclosure.usage(None)
+
+    def end_for(self, cause: str) -> None:
+        """SIGKILL, and `on_exit` says why."""
+        if self.enclosure is not None and self.alive:
+            self.enclosure.cause = cause
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.enclosure.first_of(self.pid) or self.pid, signal.SIGKILL)
 
     async def exited(self, timeout: float) -> bool:
         """Whether the process ends within this time."""
@@ -157,6 +228,8 @@ class KernelProcess:
         if self.pid:
             kill_family(self.pid if self.exit_reason is None else None, self._mark)
             await self._reaped(2.0)
+            if self.enclosure is not None:
+                await in_thread(self.enclosure.end_all, None)
         self._unwatch()
         if self._stderr_fd >= 0:
             self._loop.remove_reader(self._stderr_fd)
@@ -189,7 +262,10 @@ class KernelProcess:
             return
         self._unwatch()
         self._read_stderr()
-        self.exit_reason = describe_exit(code, out_of_memory=self._oom.happened())
+        if self.enclosure is not None:
+            self.exit_reason = self.enclosure.describe_exit(code)
+        else:
+            self.exit_reason = describe_exit(code, out_of_memory=self._oom.happened())
         self._ended.set()
         if self.on_exit is not None:
             self.on_exit(self.exit_reason)
@@ -214,11 +290,24 @@ class KernelProcess:
             self._loop.remove_reader(self._stderr_fd)
 
 
-def _environment(extra: Mapping[str, str], mark: str) -> dict[str, str]:
+def _environment(extra: Mapping[str, str], mark: str, enclosure: Enclosure | None) -> dict[str, str]:
     """Ours, without the variable by which pytest marks a running test: ipykernel does not capture the output
-    of subprocesses where it sees that (its iostream.py)."""
+    of subprocesses where it sees that (its iostream.py). Or the enclosure's."""
+    if enclosure is not None:
+        return {**enclosure.environment, **extra, MARK: mark}
     inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     return {**inherited, **extra, MARK: mark}
+
+
+def files_of(kernel: str) -> tuple[str, ...]:
+    """Where the program of a kernelspec lies, and what belongs to it; nothing for one that is not installed."""
+    if kernel == STOCK:
+        return ()
+    try:
+        spec = KernelSpecManager().get_kernel_spec(kernel)
+    except NoSuchKernel:
+        return ()
+    return paths.of_command(spec.argv, spec.resource_dir)
 
 
 def is_own_python(kernel: str) -> bool:

@@ -22,6 +22,7 @@ from cellrun import portal
 from cellrun.errors import KernelStartError
 from cellrun.launch import forkserver
 from cellrun.launch.descendants import MARK, process_name
+from cellrun.launch.endpoints import connection_in_memory
 from cellrun.launch.fork_parent import Child
 from cellrun.launch.forkserver import ForkServer
 from cellrun.limits import FLUSH_INTERVAL
@@ -51,18 +52,16 @@ class ForkedProvisioner(LocalProvisioner):
         mark = uuid.uuid4().hex
         connection = {name: _text(value) for name, value in info.items()}
         birth = {
-            "connection": connection,
             "connection_file": self.parent.connection_file,
             "environment": {**kwargs.get("env", os.environ), MARK: mark},
             "folder": str(kwargs.get("cwd") or Path.cwd()),
             "name": process_name(mark),
-            "log": os.devnull,
             "flush_interval": FLUSH_INTERVAL,
             # Several clients may be connected, and one that has stopped must not stop the kernel.
             "drop_nothing": False,
         }
         try:
-            self.process = await asyncio.wrap_future(portal.submit(self._fork(cmd[0], birth, mark)))
+            self.process = await asyncio.wrap_future(portal.submit(self._fork(cmd[0], birth, connection, mark)))
         except KernelStartError as error:
             self.log.warning("No kernel could be forked (%s): starting it as a program.", error)
             return await super().launch_kernel(cmd, **kwargs)
@@ -70,7 +69,7 @@ class ForkedProvisioner(LocalProvisioner):
         self.cwd = birth["folder"]
         return info
 
-    async def _fork(self, python: str, birth: dict[str, Any], mark: str) -> ForkedProcess:
+    async def _fork(self, python: str, birth: dict[str, Any], connection: dict[str, Any], mark: str) -> ForkedProcess:
         """On the portal's loop: a Jupyter program may use several loops, one after the other."""
         key = (python, *self.preload)
         server = _servers.get(key)
@@ -78,9 +77,13 @@ class ForkedProvisioner(LocalProvisioner):
             preload = "auto" if self.preload == ["auto"] else list(self.preload)
             server = _servers[key] = ForkServer(preload=preload, python=python)
             portal.close_at_exit(server)
+        told = connection_in_memory(connection)
+        nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            return ForkedProcess(await server.fork(birth, []), mark)
+            return ForkedProcess(await server.fork(birth, [told, nothing]), mark)
         finally:
+            os.close(told)
+            os.close(nothing)
             server.load_soon()
 
 

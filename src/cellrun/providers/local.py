@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, Protocol, Self
 
@@ -23,7 +23,12 @@ from cellrun.launch.forkserver import ForkServer
 from cellrun.launch.memory import MemoryWatch
 from cellrun.launch.pool import PoolLimits
 from cellrun.launch.pooling import KernelPool, PoolStatus
-from cellrun.launch.process import KernelProcess, is_own_python
+from cellrun.launch.process import KernelProcess, files_of, is_own_python
+from cellrun.launch.sandbox.enclosure import Enclosure
+from cellrun.launch.sandbox.policy import SandboxPolicy, policy_of
+from cellrun.launch.sandbox.sandbox import Sandbox
+from cellrun.launch.sandbox.watch import Usage, Watch
+from cellrun.launch.threads import in_thread
 from cellrun.protocol.kernel import KernelState
 from cellrun.providers.base import FileStore, Lease, Provider, finish
 from cellrun.providers.local_files import LocalFiles
@@ -52,6 +57,9 @@ class _Process(Protocol):
     @property
     def stderr(self) -> str: ...
     async def interrupt(self) -> None: ...
+    async def sealed(self) -> None: ...
+    def usage(self) -> Usage: ...
+    def end_for(self, cause: str) -> None: ...
     async def exited(self, timeout: float) -> bool: ...
     async def end(self) -> None: ...
 
@@ -64,7 +72,10 @@ class LocalKernels(Provider):
                   debugger, subshells and `%gui`, and for code that needs a clean interpreter. Any other name: an
                   installed kernelspec (`jupyter kernelspec list`), started anew
     cwd           working folder; None: a fresh temporary folder per session, removed with it
-    env           environment variables in addition to this process's own
+    env           environment variables in addition to what a contained kernel has by itself, or, where nothing contains it, to this
+                  process's own
+    sandbox       "auto": as a SandboxPolicy without arguments. A SandboxPolicy: so much is allowed. "none": code has the
+                  rights of this process
     transport     "ipc" (unix sockets in a private folder), or "tcp" for kernels that know only that
     pool          kernels that are kept ready; None: 2 where kernels are forked, else 0
     preload       modules that are loaded before the fork; "auto": numpy, pandas and matplotlib.pyplot where they are
@@ -74,8 +85,8 @@ class LocalKernels(Provider):
     queue_timeout seconds that a session waits for a kernel where a limit is reached; None: as long as its start may take
     queue_length  sessions that may wait; one more raises LimitExceeded
 
-    A kernel is never used twice. Code runs with the rights of this process: nothing contains it, and `containment` says
-    so ("none").
+    A kernel is never used twice. What contains it is proved before the first one starts, by a process that tries to break out; where
+    nothing holds, `acquire` raises KernelStartError, which says what to do. Raises TypeError for another `sandbox`.
     """
 
     def __init__(
@@ -84,6 +95,7 @@ class LocalKernels(Provider):
         kernel: str = "python3",
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
+        sandbox: SandboxPolicy | Literal["auto", "none"] = "auto",
         transport: Literal["ipc", "tcp"] = "ipc",
         pool: int | None = None,
         preload: Sequence[str] | Literal["auto"] = "auto",
@@ -98,6 +110,10 @@ class LocalKernels(Provider):
         self._env = dict(env or {})
         self._transport: Literal["ipc", "tcp"] = transport
         self._forks = forkserver.AVAILABLE and is_own_python(kernel)
+        self._policy = policy_of(sandbox)
+        self._sandbox: Sandbox | None = None
+        self._walled: asyncio.Task[None] | None = None
+        self._watch: Watch | None = None
         self._preload = preload
         self._ready = (_POOL if self._forks else 0) if pool is None else pool
         self._limits = PoolLimits(ready=0, most=max_kernels, memory=max_memory, waiting=queue_length)
@@ -162,8 +178,13 @@ class LocalKernels(Provider):
             busy=lambda: sum(lease.executing for lease in self._leases),
             memory=(lambda: None) if self._limits.memory is None else self._memory.latest,
         )
+        if self._policy is not None:
+            needed = () if self._forks else files_of(self._kernel)
+            self._sandbox = Sandbox(self._policy, folder=self._cwd, readable=needed)
+            self._walled = asyncio.ensure_future(in_thread(self._sandbox.open))
+            self._walled.add_done_callback(lambda task: task.cancelled() or task.exception())
         if self._forks:
-            self._server = ForkServer(preload=self._preload, env=self._env)
+            self._server = ForkServer(preload=self._preload, env=self._env, sandbox=self._sandbox)
             self._server.on_renewed = pool.renew
         self._load_now = asyncio.Event()
         self._loading = asyncio.ensure_future(self._load(pool))
@@ -177,11 +198,27 @@ class LocalKernels(Provider):
         """Kernels for the pool are forked when everything is loaded. A kernel that is wanted before is forked at once:
         loading starts when nobody waits for that one any more."""
         await self._load_now.wait()
+        await self._walls()
+        if self._sandbox is not None and self._policy is not None and self._sandbox.watched:
+            self._watch = Watch(self._policy, self._watched)
         if self._server is not None and self._preload:
             await self._server.load()
         pool.resize(self._ready)
 
+    def _watched(self) -> Iterator[tuple[Callable[[], Usage], Callable[[str], None]]]:
+        for lease in self._leases:
+            if (process := lease.watched) is not None:
+                yield process.usage, process.end_for
+
+    async def _walls(self) -> None:
+        """Until it is known what contains kernels here. Raises KernelStartError if nothing does."""
+        if self._walled is not None:
+            await asyncio.shield(self._walled)
+
     async def _start_lease(self) -> LocalLease:
+        await self._walls()
+        if self._pool is None:
+            raise SessionLost("the provider was closed while the kernel started")
         lease = LocalLease(self)
         self._leases.add(lease)
         try:
@@ -210,8 +247,15 @@ class LocalKernels(Provider):
         await closing
         await pool.aclose()  # those that were held end, too
         await self._memory.aclose()
+        if self._watch is not None:
+            await self._watch.aclose()
+            self._watch = None
         if server is not None:
             await server.aclose()
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is not None and self._walled is not None:
+            await asyncio.wait({self._walled})
+            await in_thread(sandbox.close)
         if context is not None:
             # Every socket is closed by now. Were one of a library left open, this would wait for it: so
             # in a thread, and not for long.
@@ -222,8 +266,6 @@ class LocalKernels(Provider):
 class LocalLease(Lease):
     """One kernel process, its sockets and its folder."""
 
-    containment = "none"
-
     def __init__(self, provider: LocalKernels) -> None:
         assert provider._pool is not None
         self._provider = provider
@@ -233,14 +275,22 @@ class LocalLease(Lease):
         self._context = provider._context
         self._server = provider._server
         self._process: _Process | None = None
+        self._sandbox = provider._sandbox
+        self._enclosure: Enclosure | None = None
         self._own_folder = provider._cwd is None
-        self.folder = provider._cwd or Path(tempfile.mkdtemp(prefix="cellrun-work-"))
-        self._files = LocalFiles(self.folder)
+        self.containment = "none" if self._sandbox is None else self._sandbox.containment
+        self._lifetime: asyncio.TimerHandle | None = None
+        self._ready = False
 
     @property
     def pid(self) -> int:
         """Of the kernel's process; 0 while there is none."""
         return 0 if self._process is None else self._process.pid
+
+    @property
+    def watched(self) -> _Process | None:
+        """The process, once code may run in it."""
+        return self._process if self._process is not None and self._process.alive and self._ready else None
 
     @property
     def executing(self) -> bool:
@@ -250,6 +300,7 @@ class LocalLease(Lease):
     async def start(self, timeout: float) -> None:
         """A ready kernel process. Raises KernelStartError; then nothing of it is left but the folder."""
         deadline = time.monotonic() + timeout
+        await self._make_folder()
         for left in range(_FORKSERVERS, -1, -1):
             try:
                 await self._start_once(deadline)
@@ -259,6 +310,26 @@ class LocalLease(Lease):
                 if not left or not isinstance(self._process, ForkedKernel) or not self._process.orphaned:
                     raise
             await self._stop()
+
+    async def _make_folder(self) -> None:
+        """Once: it outlives a restart."""
+        if hasattr(self, "folder"):
+            return
+        try:
+            if self._sandbox is not None:
+                self._enclosure = await in_thread(Enclosure, self._sandbox)
+                self.folder = self._enclosure.folder
+            else:
+                self.folder = Path(tempfile.mkdtemp(prefix="cellrun-work-")) if self._own_folder else Path()
+        except OSError as error:
+            raise KernelStartError(
+                f"there can be no folder for the session: {error.strerror or error}", retryable=True
+            ) from None
+        if not self._own_folder:
+            assert self._provider._cwd is not None
+            self.folder = self._provider._cwd
+        owner = None if self._enclosure is None else self._enclosure.room.uid
+        self._files = LocalFiles(self.folder, owner=owner)
 
     async def _start_once(self, deadline: float) -> None:
         if not self.folder.is_dir():
@@ -273,8 +344,13 @@ class LocalLease(Lease):
             if process.exit_reason is not None:
                 channel.gone(process.exit_reason)
             await self.client.wait_ready(deadline - time.monotonic())
+            await channel.connected(deadline - time.monotonic())
+            await process.sealed()
             if self._server is None:
-                await prepare(self.client, timeout=max(0.1, deadline - time.monotonic()))
+                terminals = self._sandbox is None or self._sandbox.walls.own_uid
+                await prepare(self.client, timeout=max(0.1, deadline - time.monotonic()), terminals=terminals)
+            self._ready = True
+            self._limit_lifetime(process)
         except KernelStartError as error:
             said = process.stderr.strip()
             text = f"{error}; it said: …{said[-500:]}" if said else str(error)
@@ -284,7 +360,11 @@ class LocalLease(Lease):
         provider = self._provider
         if self._server is not None:
             return await ForkedKernel.start(
-                self._server, cwd=self.folder, env=provider._env, transport=provider._transport
+                self._server,
+                cwd=self.folder,
+                env=provider._env,
+                transport=provider._transport,
+                enclosure=self._enclosure,
             )
         assert self._context is not None
         return await KernelProcess.start(
@@ -293,7 +373,14 @@ class LocalLease(Lease):
             env=provider._env,
             transport=provider._transport,
             context=self._context,
+            enclosure=self._enclosure,
         )
+
+    def _limit_lifetime(self, process: _Process) -> None:
+        lifetime = None if self._provider._policy is None else self._provider._policy.lifetime
+        if lifetime is not None:
+            cause = f"its lifetime of {lifetime:g} s is over"
+            self._lifetime = asyncio.get_running_loop().call_later(lifetime, process.end_for, cause)
 
     def _on_exit(self, reason: str) -> None:
         channel = self.client.channel
@@ -352,12 +439,15 @@ class LocalLease(Lease):
         with contextlib.suppress(Exception):
             await self._ask_to_end()
         await self._stop()
-        if self._own_folder:
-            try:
-                await asyncio.to_thread(shutil.rmtree, self.folder, True)
-            except RuntimeError:  # the interpreter is shutting down: there are no more threads to be had
-                shutil.rmtree(self.folder, ignore_errors=True)
+        if hasattr(self, "folder"):
+            await in_thread(self._remove_folder)
         self._ended.set()
+
+    def _remove_folder(self) -> None:
+        if self._enclosure is not None:
+            self._enclosure.close()
+        elif self._own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _ask_to_end(self) -> None:
         process = self._process
@@ -370,6 +460,9 @@ class LocalLease(Lease):
             await process.exited(_SHUTDOWN_GRACE)
 
     async def _stop(self) -> None:
+        self._ready = False
+        if self._lifetime is not None:
+            self._lifetime.cancel()
         process = self._process
         if process is not None:
             await process.end()

@@ -36,10 +36,11 @@ def split_path(path: str) -> list[str]:
 
 
 class LocalFiles(FileStore):
-    """`folder` is the session's working folder."""
+    """`folder` is the session's working folder, `owner` the uid whose files are to be in it, if it is not ours."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, owner: int | None = None) -> None:
         self._folder = folder
+        self._owner = owner
 
     async def write(self, path: str, chunks: AsyncIterable[bytes]) -> None:
         parts = split_path(path)
@@ -53,6 +54,8 @@ class LocalFiles(FileStore):
             file = os.open(temporary, flags, 0o644, dir_fd=folder)
             try:
                 try:
+                    if self._owner is not None:
+                        os.fchown(file, self._owner, self._owner)
                     async for chunk in chunks:
                         await asyncio.to_thread(_write_all, file, chunk)
                 finally:
@@ -117,6 +120,8 @@ class LocalFiles(FileStore):
                 if create:
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(part, dir_fd=folder)
+                        if self._owner is not None:
+                            os.chown(part, self._owner, self._owner, dir_fd=folder, follow_symlinks=False)
                 inner = os.open(part, _FOLDER_FLAGS, dir_fd=folder)
             finally:
                 os.close(folder)

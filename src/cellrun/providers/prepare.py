@@ -108,9 +108,10 @@ async def prepare(
     env: Mapping[str, str] | None = None,
     folder: str | None = None,
     keep_log: bool = False,
+    terminals: bool = True,
 ) -> None:
     """A short flush interval, `env`, the working folder and, on wish, a log to resume from, for Python
-    kernels. For other languages raises Unsupported if `env` or `folder` are wanted; KernelStartError if
+    kernels; without `terminals`, programs are started without one. For other languages raises Unsupported if `env` or `folder` are wanted; KernelStartError if
     the kernel refuses."""
     if client.language != "python":
         if env or folder:
@@ -119,6 +120,8 @@ async def prepare(
             )
         return
     code = _PYTHON.format(interval=FLUSH_INTERVAL, environment=repr(dict(env or {})), folder=folder)
+    if not terminals:
+        code += "get_ipython().system = get_ipython().system_raw\n"
     if keep_log:
         log = _LOG.format(bytes=_LOG_BYTES, messages=_LOG_MESSAGES)
         code += f"try:\n    exec({log!r}, {{'get_ipython': get_ipython}})\nexcept Exception:\n    pass\n"

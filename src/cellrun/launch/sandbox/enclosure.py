@@ -1,0 +1,111 @@
+"""One contained session: its room, its control group, and the end of everything in it. It outlives a restart of its kernel.
+
+Blocking, but short: called in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Final
+
+from cellrun.launch.death import describe_exit
+from cellrun.launch.sandbox import marks
+from cellrun.launch.sandbox.enter import FLAGS
+from cellrun.launch.sandbox.policy import size_text
+from cellrun.launch.sandbox.sandbox import Sandbox, as_file
+from cellrun.launch.sandbox.watch import Usage, measure
+
+_BY_SIGNAL: Final = 128
+
+
+class Enclosure:
+    """Makes room and group. Raises OSError; then neither is left. `cause` is set by whoever ends the kernel for something it did."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.cause: str | None = None
+        self.room = sandbox.make_room()
+        try:
+            self._group = sandbox.make_group()
+        except BaseException:
+            sandbox.remove_room(self.room)
+            raise
+
+    @property
+    def folder(self) -> Path:
+        """Where the session works, unless its caller named a folder."""
+        return Path(self.room.work)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its kernel has by itself."""
+        return self.sandbox.environment({}, self.room)
+
+    def admit(self, pid: int) -> None:
+        """Puts the limits on this process, before it runs any code of the user's. Raises OSError."""
+        if self._group is not None:
+            self._group.add(pid)
+
+    def admit_all(self, pid: int) -> None:
+        """As `admit`, with all that has come from this process. Raises OSError."""
+        for member in (pid, *marks.descendants(pid)):
+            self.admit(member)
+
+    def make_sockets(self) -> Path:
+        """Where a kernel that makes its sockets itself makes them; it can do so nowhere else. Raises OSError."""
+        folder = self.sandbox.make_sockets(self.room)
+        self.room = replace(self.room, sockets=str(folder))
+        return folder
+
+    def own(self, folder: Path) -> None:
+        """Gives what is in this folder to the session's uid. Raises OSError."""
+        if self.room.uid is not None:
+            for path in folder.iterdir():
+                os.chown(path, self.room.uid, self.room.uid, follow_symlinks=False)
+
+    def as_file(self, folder: str) -> contextlib.AbstractContextManager[int]:
+        """A descriptor with what `enter` is told, for a program that is to work in `folder`."""
+        return as_file({"walls": self.sandbox.walls.to_json(), "room": asdict(self.room), "folder": folder})
+
+    def command(self, told: int) -> list[str]:
+        """What comes before the command of a program that is to be within."""
+        return [*self.sandbox.prefix(self.room), sys.executable, *FLAGS, str(told)]
+
+    def first_of(self, pid: int) -> int | None:
+        """The first process behind the walls, of those that come from this one; None if this one itself is, or none."""
+        return next(iter(marks.marked(pid, self.room.mark)), None) if self.sandbox.form == "strong" else None
+
+    def end_all(self, root: int | None) -> None:
+        """SIGKILL to every process of the session. `root`: the process that their orphans come to; None: they come to whoever takes them."""
+        marks.end_marked(root, self.room.mark)
+
+    def usage(self, root: int | None) -> Usage:
+        """Of what the system does not limit. `root` as for `end_all`."""
+        sandbox = self.sandbox
+        held = sandbox.limits("memory") and sandbox.limits("pids")
+        return measure(
+            root, self.room.mark, self.room.folder, sandbox.policy, processes=not held, disk=not sandbox.mounts
+        )
+
+    def describe_exit(self, code: int | None) -> str:
+        """How the kernel ended, as `describe_exit` of death.py, but with what is known here."""
+        if code is not None and code > _BY_SIGNAL:  # as bubblewrap and shells tell of a signal
+            code = _BY_SIGNAL - code
+        if self.cause is not None:
+            cause, self.cause = self.cause, None
+            return f"the kernel was ended: {cause}"
+        memory = self.sandbox.policy.memory
+        if self._group is not None and self._group.new_kill() and code == -signal.SIGKILL and memory is not None:
+            return f"out of memory, limit {size_text(memory)}: the system's out-of-memory killer ended the kernel (SIGKILL)"
+        return describe_exit(code, out_of_memory=False)
+
+    def close(self) -> None:
+        """Removes room and group. Nothing of the session must be left. Never raises."""
+        self.sandbox.remove_room(self.room)
+        if self._group is not None:
+            self._group.remove()
