@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from typing import Final
 
+from cellrun.errors import LimitExceeded
+from cellrun.limits import MIB
 from cellrun.providers.base import CHUNK, FileInfo, FileStore
+
+READ_LIMIT: Final = 256 * MIB
+"""Bytes that `read` holds at most, unless it is told otherwise."""
 
 
 class Files:
@@ -27,11 +34,21 @@ class Files:
             data = data.encode("utf-8")
         await store.write(path, _pieces(data) if isinstance(data, (bytes, bytearray, memoryview)) else data)
 
-    async def read(self, path: str) -> bytes:
-        """The whole file."""
-        return b"".join([chunk async for chunk in self.chunks(path)])
+    async def read(self, path: str, *, limit: int | None = READ_LIMIT) -> bytes:
+        """The whole file. Raises LimitExceeded for one of more than `limit` bytes (None: no limit), of which no more than that is
+        held: it could be a sparse file without end."""
+        chunks, size = [], 0
+        async with contextlib.aclosing(self.chunks(path)) as pieces:
+            async for chunk in pieces:
+                size += len(chunk)
+                if limit is not None and size > limit:
+                    raise LimitExceeded(
+                        f"the file {path!r} has more than {limit / MIB:g} MiB: read it by chunks(), or with another limit="
+                    )
+                chunks.append(chunk)
+        return b"".join(chunks)
 
-    async def chunks(self, path: str) -> AsyncIterator[bytes]:
+    async def chunks(self, path: str) -> AsyncGenerator[bytes, None]:
         """The file in pieces of at most 1 MiB."""
         store = await self._open_store()
         async for chunk in store.read(path):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cellrun import portal
 from cellrun.events import Event
+from cellrun.files import READ_LIMIT
 from cellrun.limits import UNSET, Limits, Unset
 from cellrun.providers.base import FileInfo, Provider
 from cellrun.result import Result
@@ -191,8 +192,8 @@ class BlockingFiles:
     def write(self, path: str, data: bytes | str) -> None:
         portal.call(self._files.write(path, data))
 
-    def read(self, path: str) -> bytes:
-        return portal.call(self._files.read(path))
+    def read(self, path: str, *, limit: int | None = READ_LIMIT) -> bytes:
+        return portal.call(self._files.read(path, limit=limit))
 
     def list(self, path: str = "") -> list[FileInfo]:
         return portal.call(self._files.list(path))

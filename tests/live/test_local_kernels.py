@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cellrun import AsyncSession, KernelStartError, LocalKernels
+from cellrun import AsyncSession, KernelStartError, LimitExceeded, LocalKernels
 from cellrun.providers.local import LocalLease
 from tests.support.waiting import eventually, process_exists
 
@@ -284,3 +284,28 @@ async def test_messages_that_are_not_signed_by_the_kernel_are_not_believed() -> 
         await channel.aclose()
         publisher.close(linger=0)
         context.term()
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import os; os.closerange(3, 200)", "print('x' * 300_000_000)"],
+    ids=["closes its sockets", "says too much"],
+)
+async def test_a_kernel_that_cannot_be_heard_any_more_is_given_up_at_once(code: str) -> None:
+    async with AsyncSession() as session:
+        await session.run("1")
+        result = await session.run(code)
+        assert result.status == "kernel_died"
+        # libzmq, too, may find out that its sockets are gone.
+        cut_off = "the kernel closed its connection, or sent a message of more than 256 MiB"
+        assert result.reason in (cut_off, "the kernel process was killed by SIGABRT (signal 6: aborted)")
+        assert (await session.run("2")).text == "2"
+
+
+async def test_a_file_without_end_is_not_held_in_memory() -> None:
+    async with AsyncSession() as session:
+        await session.run("open('sparse', 'wb').truncate(200 * 2**20)")
+        with pytest.raises(LimitExceeded, match=r"'sparse' has more than 1 MiB: read it by chunks"):
+            await session.files.read("sparse", limit=2**20)
+        assert len(await session.files.read("sparse")) == 200 * 2**20
+        assert len(await session.files.read("sparse", limit=None)) == 200 * 2**20

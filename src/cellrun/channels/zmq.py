@@ -25,13 +25,21 @@ _DELIMITER = b"<IDS|MSG>"
 _UNHEARD = ("stdin", "control")
 _READABLE = int(zmq.POLLIN)  # as a flag of Python's enum it would be slow to test
 _WRITABLE = int(zmq.POLLOUT)
+_LARGEST = 256 * 1024 * 1024
+_PATIENCE = 1.0
+_CUT_OFF = "the kernel closed its connection, or sent a message of more than 256 MiB"
 _BATCH = 200  # messages read before the event loop gets a turn
 
 
 class ZmqChannel(Channel):
-    """`connection` is the content of a connection file (Connection files, jupyter_client)."""
+    """`connection` is the content of a connection file (Connection files, jupyter_client). `once`: the kernel's sockets listen
+    already, and nobody but that kernel ever will: so a connection that is lost is not made again, and ends the flow. That also happens for
+    a message of more than 256 MiB, which is refused before it is read.
+    """
 
-    def __init__(self, connection: Mapping[str, Any], context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def __init__(
+        self, connection: Mapping[str, Any], context: zmq.Context[zmq.Socket[bytes]], *, once: bool = False
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._session = Session(
             key=str(connection["key"]).encode("ascii"),
@@ -39,6 +47,8 @@ class ZmqChannel(Channel):
         )
         self._inbox = Inbox(on_room=self._drain)
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
+        self._monitors: dict[str, zmq.Socket[bytes]] = {}
+        self._cut_off: asyncio.TimerHandle | None = None
         self._closed = False
         self._again: asyncio.Handle | None = None
         identity = self._session.bsession
@@ -46,8 +56,9 @@ class ZmqChannel(Channel):
             socket = context.socket(kind)
             socket.linger = 0
             # A kernel that is booting is found within this many milliseconds of binding.
-            socket.reconnect_ivl = 10
-            socket.reconnect_ivl_max = 100
+            socket.reconnect_ivl = -1 if once else 10
+            socket.reconnect_ivl_max = 0 if once else 100
+            socket.maxmsgsize = _LARGEST
             # In messages, of which each can have a megabyte and more: what libzmq reads ahead while the
             # inbox is full. Then the kernel waits.
             socket.rcvhwm = 16
@@ -57,6 +68,10 @@ class ZmqChannel(Channel):
                 socket.setsockopt(zmq.IDENTITY, identity)
             if name in _UNHEARD:
                 socket.immediate = True  # so that it can be sent to only when it is connected
+            if once and name not in _UNHEARD:
+                monitor = self._monitors[name] = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+                self._loop.add_reader(monitor.fileno(), self._on_disconnected, monitor)
+                self._on_disconnected(monitor)  # a socket that was never read from does not say that it can be
             socket.connect(_address(connection, name))
             self._sockets[name] = socket
             self._loop.add_reader(socket.fileno(), self._drain)
@@ -99,10 +114,28 @@ class ZmqChannel(Channel):
         self._closed = True
         if self._again is not None:
             self._again.cancel()
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+        for name in self._monitors:
+            self._unwatch(name)
         for socket in self._sockets.values():
             self._loop.remove_reader(socket.fileno())
             socket.close(linger=0)
         self._inbox.put(Gone("the connection was closed"))
+
+    def _unwatch(self, name: str) -> None:
+        self._loop.remove_reader(self._monitors[name].fileno())
+        self._sockets[name].disable_monitor()
+        self._monitors[name].close(linger=0)
+
+    def _on_disconnected(self, monitor: zmq.Socket[bytes]) -> None:
+        """Mostly since the process has ended, which is told in a moment; otherwise the kernel can be heard no more."""
+        try:
+            monitor.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+        if self._cut_off is None:
+            self._cut_off = self._loop.call_later(_PATIENCE, self.gone, _CUT_OFF)
 
     def _drain(self, unbounded: bool = False) -> None:
         if self._closed:

@@ -336,7 +336,7 @@ class LocalLease(Lease):
             raise KernelStartError(f"the working folder does not exist or is no folder: {self.folder}")
         process = self._process = await self._make_process()
         assert self._context is not None
-        channel = ZmqChannel(process.connection, self._context)
+        channel = ZmqChannel(process.connection, self._context, once=self._server is not None)
         self.client = KernelClient(channel)
         self.client.on_quiet = self._pool.changed
         process.on_exit = self._on_exit

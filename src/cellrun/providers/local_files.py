@@ -12,7 +12,7 @@ import contextlib
 import os
 import stat
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -94,24 +94,33 @@ class LocalFiles(FileStore):
 
     def snapshot(self) -> dict[str, tuple[int, int]] | None:
         found: dict[str, tuple[int, int]] = {}
-        waiting = [("", str(self._folder))]
+        waiting: builtins.list[builtins.list[str]] = [[]]
         entries = 0
         while waiting:
-            prefix, folder = waiting.pop()
+            parts = waiting.pop()
+            prefix = "".join(f"{part}/" for part in parts)
             try:
-                with os.scandir(folder) as scan:
+                with self._opened(parts) as folder, os.scandir(folder) as scan:
                     for entry in scan:
                         entries += 1
                         if entries > _SNAPSHOT_ENTRIES:
                             return None
                         if entry.is_dir(follow_symlinks=False):
-                            waiting.append((f"{prefix}{entry.name}/", entry.path))
+                            waiting.append([*parts, entry.name])
                         elif entry.is_file(follow_symlinks=False):
                             status = entry.stat(follow_symlinks=False)
                             found[prefix + entry.name] = (status.st_size, status.st_mtime_ns)
             except OSError:
                 continue
         return found
+
+    @contextlib.contextmanager
+    def _opened(self, parts: builtins.list[str]) -> Iterator[int]:
+        folder = self._open_folder(parts)
+        try:
+            yield folder
+        finally:
+            os.close(folder)
 
     def _open_folder(self, parts: builtins.list[str], *, create: bool = False) -> int:
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from cellrun.launch.sandbox.system import libc
 
+_PTRACE_SEIZE: Final = 0x4206  # does not stop it
 _NEW_USER_NAMESPACE: Final = 0x10000000
 _MEMORY_OF_SYSTEM_V: Final = 0o1666
 
@@ -47,15 +48,16 @@ def attempt(targets: Targets, *, network: bool) -> list[str]:
         "signal its owner": lambda: _signal(targets.pid),
         "read its parent's memory": lambda: os.close(os.open(f"/proc/{os.getppid()}/mem", os.O_RDONLY)),
         "read its parent's environment": lambda: _read(f"/proc/{os.getppid()}/environ"),
-        "make a namespace": lambda: _must(libc.unshare(_NEW_USER_NAMESPACE)),
         "make shared memory of System V": lambda: _must(libc.shmget(0, 4096, _MEMORY_OF_SYSTEM_V)),
-        "watch a process": lambda: _must(libc.ptrace(16, ctypes.c_long(os.getppid()), None, None)),
+        "watch a process": lambda: _must(libc.ptrace(_PTRACE_SEIZE, ctypes.c_long(os.getppid()), None, None)),
         "become root": _become_root,
     }
     if not network:
         attacks["connect to a port of this machine"] = lambda: _connect(socket.AF_INET, ("127.0.0.1", targets.port))
         attacks["send to the network"] = lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
         attacks["ask for the network's interfaces"] = lambda: socket.socket(16, socket.SOCK_RAW).close()
+    # Last: in a namespace of its own a process has lost what the others need.
+    attacks["make a namespace"] = lambda: _must(libc.unshare(_NEW_USER_NAMESPACE))
     return [name for name, attack in attacks.items() if _succeeds(attack)]
 
 
