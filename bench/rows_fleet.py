@@ -17,12 +17,23 @@ from bench.rows_calls import expect
 from bench.rows_data import MB
 from bench.rows_forked import FORKED, SPAWNED, quiet
 from cellrun.launch import forkserver
+from cellrun.launch.process import KernelProcess
+from cellrun.providers.local import LocalLease
 
 _IMPORTS: Final = "import numpy, pandas, matplotlib.pyplot"
-_WHO: Final = "import os; (os.getpid(), os.getppid())"
 
 
-def _memory_of(pid: int) -> tuple[float, float]:
+def process_of(session: cellrun.AsyncSession) -> int:
+    """The kernel's process, by the number that it has here."""
+    lease = session._lease
+    assert isinstance(lease, LocalLease)
+    within = (
+        lease._enclosure.first_of(lease.pid) if isinstance(lease._process, KernelProcess) and lease._enclosure else None
+    )
+    return within or lease.pid
+
+
+def memory_of(pid: int) -> tuple[float, float]:
     """What is the process's alone, and that with its part of what it shares, in MB (USS, PSS: proc(5), smaps_rollup)."""
     sizes: dict[str, int] = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()[1:]:
@@ -47,7 +58,11 @@ class _Fleet:
         self._stack = stack
         self._sessions: list[cellrun.AsyncSession] = []
         self.pids: list[int] = []
-        self.parents: set[int] = set()
+
+    @property
+    def forkserver(self) -> int:
+        assert self._provider._server is not None
+        return self._provider._server.pids[0]
 
     async def grow(self, size: int) -> None:
         """All that are missing start at once."""
@@ -58,13 +73,10 @@ class _Fleet:
         await asyncio.gather(*(session.start() for session in sessions))
 
     async def run(self, code: str) -> None:
-        """One cell in each kernel; then one that says which process it is."""
+        """One cell in each kernel."""
         for session in self._sessions[len(self.pids) :]:
-            if code:
-                expect((await session.run(code)).status, "ok")
-            pid, parent = (int(number) for number in (await session.run(_WHO)).text.strip("()").split(","))
-            self.pids.append(pid)
-            self.parents.add(parent)
+            expect((await session.run(code or "1")).status, "ok")
+            self.pids.append(process_of(session))
 
 
 @contextlib.asynccontextmanager
@@ -81,15 +93,14 @@ async def _fleet_memory(bench: Bench) -> AsyncIterator[list[Contender]]:
         for size in sizes:
             await fleet.grow(size)
             await fleet.run(code)
-            own, proportional = zip(*(_memory_of(pid) for pid in fleet.pids), strict=True)
+            own, proportional = zip(*(memory_of(pid) for pid in fleet.pids), strict=True)
             figures |= {f"{name}, {size}: USS": mean(own), f"{name}, {size}: PSS": mean(proportional)}
         return figures
 
     async def forked() -> Figures:
         async with _fleet() as fleet:
             figures = await measured(fleet, FORKED, (1, 10, 50) if bench.quick else (1, 10, 50, 100), "")
-            [parent] = fleet.parents
-            return {**figures, "the forkserver beside them: PSS": _memory_of(parent)[1]}
+            return {**figures, "the forkserver beside them: PSS": memory_of(fleet.forkserver)[1]}
 
     async def spawned() -> Figures:
         async with _fleet(kernel="ipykernel") as fleet:
