@@ -21,6 +21,8 @@ from tests.support.servers import Server
 def cellrun(
     *args: str, stdin: str | None = None, cwd: Path, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
+    home = Path(f"{cwd}-home")  # not the folder itself: code would not be let work there
+    home.mkdir(exist_ok=True)
     return subprocess.run(
         [sys.executable, "-m", "cellrun", *args],
         input=stdin,
@@ -28,7 +30,7 @@ def cellrun(
         text=True,
         timeout=50,
         cwd=cwd,
-        env={**os.environ, "HOME": str(cwd), "NO_COLOR": "1", **(env or {})},
+        env={**os.environ, "HOME": str(home), "NO_COLOR": "1", **(env or {})},
         check=False,
     )
 
@@ -72,7 +74,7 @@ def test_a_server_is_used_with_a_token_from_a_file(free_server: Server, token_se
     args = ("run", "-c", "6 * 7", "--server", free_server.url)
     assert cellrun(*args, "--token-file", "token", cwd=tmp_path).stdout == "42\n"
     assert cellrun(*args, cwd=tmp_path, env={"CELLRUN_TOKEN": free_server.token}).stdout == "42\n"
-    config = tmp_path / ".config" / "cellrun" / "config.toml"
+    config = Path(f"{tmp_path}-home") / ".config" / "cellrun" / "config.toml"
     config.parent.mkdir(parents=True)
     config.write_text(f'server = "{free_server.url}"\ntoken = "{free_server.token}"\n')
     assert cellrun("run", "-c", "40 + 2", cwd=tmp_path).stdout == "42\n"
@@ -185,6 +187,43 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     )
     assert done.stdout == "0\n"
     assert "Traceback" not in done.stderr
+
+
+def test_contained_code_does_not_get_the_home_folder_to_work_in(tmp_path: Path) -> None:
+    (tmp_path / ".secret").write_text("mine")
+    code = "import os; print(os.path.exists('.secret'))"
+    home = {"HOME": str(tmp_path)}
+    for folder in (tmp_path, tmp_path.parent):
+        done = cellrun("run", "-c", code, cwd=folder, env=home)
+        assert (done.stdout, done.returncode) == ("False\n", 0)
+        assert f"cellrun: {folder} has your home folder in it" in done.stderr
+    done = cellrun("run", "-c", code, "--sandbox", "none", cwd=tmp_path, env=home)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+    (tmp_path / "project").mkdir()
+    code = "open('made', 'w').close(); import os; print(os.path.exists('../.secret') and open('../.secret').read())"
+    done = cellrun("run", "-c", code, cwd=tmp_path / "project", env=home)
+    assert "mine" not in done.stdout
+    assert (tmp_path / "project" / "made").exists()
+
+
+def test_what_is_allowed_beyond_the_default_is_said_by_flag_variable_and_file(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "file").write_text("given")
+    work = tmp_path / "work"
+    work.mkdir()
+    code = f"print(open({str(data / 'file')!r}).read())"
+    assert cellrun("run", "-c", code, cwd=work).returncode == 1
+    assert cellrun("run", "-c", code, "--allow", f"read_only={data}", cwd=work).stdout == "given\n"
+    env = {"CELLRUN_ALLOW": json.dumps({"read_only": [str(data)], "memory": "300MB"})}
+    assert cellrun("run", "-c", code, cwd=work, env=env).stdout == "given\n"
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f"[allow]\nread_only = ['{data}']\n")
+    assert cellrun("run", "-c", code, cwd=work, env={"CELLRUN_CONFIG": str(settings)}).stdout == "given\n"
+    for wrong in ("memory=x", "memroy=1GB", "network"):
+        done = cellrun("run", "-c", code, "--allow", wrong, cwd=work)
+        assert done.returncode == 2, wrong
+        assert "Traceback" not in done.stderr
 
 
 def test_doctor_says_what_is_there(free_server: Server, tmp_path: Path) -> None:

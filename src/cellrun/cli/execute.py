@@ -51,7 +51,7 @@ def provider_of(settings: Settings) -> Provider:
         # One kernel is all that a command needs: nothing is kept ready.
         return LocalKernels(
             kernel=settings.kernel or "python3",
-            cwd=Path.cwd(),
+            cwd=working_folder(settings),
             sandbox="none" if settings.sandbox == "none" else policy_from(settings.allow),
             pool=0,
             preload=(),
@@ -64,6 +64,20 @@ def provider_of(settings: Settings) -> Provider:
         ca_file=None if settings.ca_file is None else str(settings.ca_file),
         verify=settings.verify,
     )
+
+
+def working_folder(settings: Settings) -> Path | None:
+    """The current folder, which code may change; but not where that is the home folder or one above it: then contained code could
+    read every secret in it. It works in a folder of its own there, and the user is told."""
+    here = Path.cwd()
+    if settings.sandbox == "none" or not Path.home().resolve().is_relative_to(here.resolve()):
+        return here
+    print(
+        f"cellrun: {here} has your home folder in it, so the code works in a folder of its own, which is removed at the end "
+        "(change to another folder, or name folders: --allow read_write=DIR)",
+        file=sys.stderr,
+    )
+    return None
 
 
 async def execute(request: RunRequest) -> int:

@@ -86,7 +86,7 @@ class LocalKernels(Provider):
     queue_length  sessions that may wait; one more raises LimitExceeded
 
     A kernel is never used twice. What contains it is proved before the first one starts, by a process that tries to break out; where
-    nothing holds, `acquire` raises KernelStartError, which says what to do. Raises TypeError for another `sandbox`.
+    nothing holds, `acquire` raises KernelStartError, which says what to do. Raises TypeError for another `sandbox`, ValueError for `cwd="/"` with one.
     """
 
     def __init__(
@@ -111,6 +111,10 @@ class LocalKernels(Provider):
         self._transport: Literal["ipc", "tcp"] = transport
         self._forks = forkserver.AVAILABLE and is_own_python(kernel)
         self._policy = policy_of(sandbox)
+        if self._policy is not None and self._cwd == Path("/"):
+            raise ValueError(
+                'a contained kernel cannot work in /: it could change everything; sandbox="none" says that'
+            )
         self._sandbox: Sandbox | None = None
         self._walled: asyncio.Task[None] | None = None
         self._watch: Watch | None = None

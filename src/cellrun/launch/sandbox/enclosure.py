@@ -81,8 +81,10 @@ class Enclosure:
         return next(iter(marks.marked(pid, self.room.mark)), None) if self.sandbox.form == "strong" else None
 
     def end_all(self, root: int | None) -> None:
-        """SIGKILL to every process of the session. `root`: the process that their orphans come to; None: they come to whoever takes them."""
+        """SIGKILL to every process of the session; then what it left in shared memory goes, where it can be told from others'. `root`: the process that their orphans come to; None: they come to whoever takes them."""
         marks.end_marked(root, self.room.mark)
+        if self.room.uid is not None:
+            _clear_shared_memory(root, self.room.uid)
 
     def usage(self, root: int | None) -> Usage:
         """Of what the system does not limit. `root` as for `end_all`."""
@@ -109,3 +111,14 @@ class Enclosure:
         self.sandbox.remove_room(self.room)
         if self._group is not None:
             self._group.remove()
+
+
+def _clear_shared_memory(root: int | None, uid: int) -> None:
+    """Files in /dev/shm outlive processes. In a mount namespace of its own that is reached by way of a process there."""
+    folder = "/dev/shm" if root is None else f"/proc/{root}/root/dev/shm"
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                path = os.path.join(folder, name)
+                if os.lstat(path).st_uid == uid:
+                    os.unlink(path)

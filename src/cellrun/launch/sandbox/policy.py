@@ -68,6 +68,11 @@ class SandboxPolicy:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("read_only", "read_write"):
             object.__setattr__(self, name, tuple(Path(path).absolute() for path in getattr(self, name)))
+        for name in ("read_only", "read_write"):
+            if Path("/") in getattr(self, name):
+                raise ValueError(
+                    f'SandboxPolicy({name}=…) must not name /: that would be everything; sandbox="none" says that'
+                )
         for name, smallest in (("memory", 64 * MIB), ("disk", MIB), ("file_size", 64 * 1024)):
             value = getattr(self, name)
             if value is not None and value < smallest:
