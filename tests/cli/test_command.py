@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -193,10 +194,12 @@ def test_contained_code_does_not_get_the_home_folder_to_work_in(tmp_path: Path) 
     (tmp_path / ".secret").write_text("mine")
     code = "import os; print(os.path.exists('.secret'))"
     home = {"HOME": str(tmp_path)}
-    for folder in (tmp_path, tmp_path.parent):
+    for folder, what in ((tmp_path, "your home folder"), (tmp_path.parent, "your home folder")):
         done = cellrun("run", "-c", code, cwd=folder, env=home)
         assert (done.stdout, done.returncode) == ("False\n", 0)
-        assert f"cellrun: {folder} has your home folder in it" in done.stderr
+        assert f"cellrun: {folder} has {what} in it" in done.stderr
+    done = cellrun("run", "-c", code, cwd=Path(tempfile.gettempdir()))
+    assert "has the folder for temporary files in it" in done.stderr
     done = cellrun("run", "-c", code, "--sandbox", "none", cwd=tmp_path, env=home)
     assert (done.stdout, done.stderr) == ("True\n", "")
     (tmp_path / "project").mkdir()

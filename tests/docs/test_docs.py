@@ -322,6 +322,18 @@ def test_every_limit_is_documented_with_its_default() -> None:
         assert written == field.default
 
 
+def test_every_field_of_a_policy_is_documented_with_its_default() -> None:
+    text = section(DOCS / "explanation" / "containment.md", "SandboxPolicy")
+    named = section(DOCS / "reference" / "library.md", "SandboxPolicy")
+    for field in dataclasses.fields(cellrun.SandboxPolicy):
+        row = re.search(rf"^\| `{field.name}` \| ([^|]+) \|", text, re.MULTILINE)
+        assert row is not None, field.name
+        number, _, unit = row[1].strip("`").partition(" ")
+        written = ast.literal_eval(number) * KINDS[unit] if unit else ast.literal_eval(number)
+        assert written == field.default, field.name
+        assert f"`{field.name}`" in named
+
+
 def test_every_exported_name_is_mentioned_in_the_reference() -> None:
     text = "".join(page.read_text("utf-8") for page in (DOCS / "reference").glob("*.md"))
     missing = [name for name in cellrun.__all__ if not re.search(rf"\b{name}\b", text)]

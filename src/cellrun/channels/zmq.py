@@ -33,12 +33,17 @@ _BATCH = 200  # messages read before the event loop gets a turn
 
 class ZmqChannel(Channel):
     """`connection` is the content of a connection file (Connection files, jupyter_client). `once`: the kernel's sockets listen
-    already, and nobody but that kernel ever will: so a connection that is lost is not made again, and ends the flow. That also happens for
-    a message of more than 256 MiB, which is refused before it is read.
+    already, and nobody but that kernel ever will: so a connection that is lost is not made again, and ends the flow. `final`: the latter
+    alone. A message with a part of more than 256 MiB loses the connection, before it is read.
     """
 
     def __init__(
-        self, connection: Mapping[str, Any], context: zmq.Context[zmq.Socket[bytes]], *, once: bool = False
+        self,
+        connection: Mapping[str, Any],
+        context: zmq.Context[zmq.Socket[bytes]],
+        *,
+        once: bool = False,
+        final: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._session = Session(
@@ -68,7 +73,7 @@ class ZmqChannel(Channel):
                 socket.setsockopt(zmq.IDENTITY, identity)
             if name in _UNHEARD:
                 socket.immediate = True  # so that it can be sent to only when it is connected
-            if once and name not in _UNHEARD:
+            if (once or final) and name not in _UNHEARD:
                 monitor = self._monitors[name] = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
                 self._loop.add_reader(monitor.fileno(), self._on_disconnected, monitor)
                 self._on_disconnected(monitor)  # a socket that was never read from does not say that it can be

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cellrun.cli.show import Shower, Spinner
 from cellrun.cli.sources import Source
 from cellrun.events import Event, InputRequest
+from cellrun.launch.sandbox import bubblewrap
 from cellrun.launch.sandbox.policy import policy_from
 from cellrun.limits import Limits
 from cellrun.notebook import outputs_of
@@ -48,11 +50,12 @@ class RunRequest:
 def provider_of(settings: Settings) -> Provider:
     """The provider that the settings name. Raises ValueError for a server address, or something to allow, that is none."""
     if settings.server is None:
+        policy = policy_from(settings.allow)  # also looked at where it is not used: it may be wrong
         # One kernel is all that a command needs: nothing is kept ready.
         return LocalKernels(
             kernel=settings.kernel or "python3",
             cwd=working_folder(settings),
-            sandbox="none" if settings.sandbox == "none" else policy_from(settings.allow),
+            sandbox="none" if settings.sandbox == "none" else policy,
             pool=0,
             preload=(),
         )
@@ -67,17 +70,24 @@ def provider_of(settings: Settings) -> Provider:
 
 
 def working_folder(settings: Settings) -> Path | None:
-    """The current folder, which code may change; but not where that is the home folder or one above it: then contained code could
-    read every secret in it. It works in a folder of its own there, and the user is told."""
+    """The current folder, which code may change; but not where that is the home folder, or the one for temporary files, or one above: then
+    contained code could read every secret in it. Nor where the interpreter lies in it and only the portable form is there, which cannot
+    keep that from being changed. The code works in a folder of its own there, and the user is told."""
     here = Path.cwd()
-    if settings.sandbox == "none" or not Path.home().resolve().is_relative_to(here.resolve()):
+    if settings.sandbox == "none":
         return here
-    print(
-        f"cellrun: {here} has your home folder in it, so the code works in a folder of its own, which is removed at the end "
-        "(change to another folder, or name folders: --allow read_write=DIR)",
-        file=sys.stderr,
-    )
-    return None
+    inside = {"your home folder": Path.home(), "the folder for temporary files": Path(tempfile.gettempdir())}
+    if bubblewrap.program() is None:
+        inside["the interpreter"] = Path(sys.prefix)
+    for what, path in inside.items():
+        if path.resolve().is_relative_to(here.resolve()):
+            print(
+                f"cellrun: {here} has {what} in it, so the code works in a folder of its own, which is removed at the end "
+                "(change to another folder, or name folders: --allow read_write=DIR)",
+                file=sys.stderr,
+            )
+            return None
+    return here
 
 
 async def execute(request: RunRequest) -> int:

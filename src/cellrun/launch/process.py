@@ -51,6 +51,7 @@ class KernelProcess:
         self._oom = OomWatch()
         self._stderr = bytearray()
         self._stderr_fd = -1
+        self._go = -1
         self._pidfd = -1
         self._ended = asyncio.Event()
         self._starting: asyncio.Future[Any] | None = None
@@ -134,11 +135,22 @@ class KernelProcess:
             else:
                 self._starting.add_done_callback(lambda _: os.close(write))
         self._find_process()
+        if self.enclosure is not None:
+            await self._admit(self.enclosure)
         if hasattr(os, "pidfd_open") and self.pid:
             self._pidfd = os.pidfd_open(self.pid)
             self._loop.add_reader(self._pidfd, self._on_exit)
         else:
             self._poller = asyncio.create_task(self._poll_for_exit())
+
+    async def _admit(self, enclosure: Enclosure) -> None:
+        """Its limits hold before the program begins. Raises KernelStartError."""
+        try:
+            await in_thread(enclosure.admit_all, self.pid)
+            os.write(self._go, b"g")
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise KernelStartError(f"the kernel could not be put into its control group: {why}") from None
 
     def _has_spec(self) -> bool:
         """Whether there is such a kernelspec; otherwise the start says so."""
@@ -152,13 +164,15 @@ class KernelProcess:
         assert self.enclosure is not None
         spec = self._manager.kernel_spec
         assert spec is not None
-        told = stack.enter_context(self.enclosure.as_file(str(cwd)))
+        go, self._go = os.pipe()
+        stack.callback(os.close, go)
+        told = stack.enter_context(self.enclosure.as_file(str(cwd), go))
         self._manager._kernel_spec = KernelSpec(
             **{**spec.to_dict(), "argv": [*self.enclosure.command(told), *spec.argv], "resource_dir": spec.resource_dir}
         )
         self._manager.write_connection_file()  # which it does only once: then it can be given away
         self.enclosure.own(self._folder)
-        return {"cwd": "/", "pass_fds": [told]}
+        return {"cwd": "/", "pass_fds": [told, go]}
 
     def _find_process(self) -> None:
         self.pid = int(getattr(self._manager.provisioner, "pid", 0) or 0)
@@ -190,17 +204,9 @@ class KernelProcess:
             await self._manager.interrupt_kernel()
 
     async def sealed(self) -> None:
-        """Until its limits hold and nobody else can connect to it. Called when the client is connected, and before any code is sent. Raises
-        KernelStartError."""
-        if self.enclosure is None:
-            return
-        try:
-            await in_thread(self.enclosure.admit_all, self.pid)
-        except OSError as error:
-            if self.alive:
-                why = error.strerror or str(error)
-                raise KernelStartError(f"the kernel could not be put into its control group: {why}") from None
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Nobody else can connect to it from now on. Called when the client is connected, and before any code is sent."""
+        if self.enclosure is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def usage(self) -> Usage:
         """What its session takes, so far as the system does not limit it."""
@@ -235,6 +241,9 @@ class KernelProcess:
             self._loop.remove_reader(self._stderr_fd)
             os.close(self._stderr_fd)
             self._stderr_fd = -1
+        if self._go >= 0:
+            os.close(self._go)
+            self._go = -1
         with contextlib.suppress(Exception):
             await self._manager.cleanup_resources()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -263,7 +272,7 @@ class KernelProcess:
         self._unwatch()
         self._read_stderr()
         if self.enclosure is not None:
-            self.exit_reason = self.enclosure.describe_exit(code)
+            self.exit_reason = self.enclosure.describe_exit(code, started=True)
         else:
             self.exit_reason = describe_exit(code, out_of_memory=self._oom.happened())
         self._ended.set()

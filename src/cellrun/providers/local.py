@@ -321,7 +321,7 @@ class LocalLease(Lease):
             return
         try:
             if self._sandbox is not None:
-                self._enclosure = await in_thread(Enclosure, self._sandbox)
+                self._enclosure = await in_thread(Enclosure, self._sandbox, undo=Enclosure.close)
                 self.folder = self._enclosure.folder
             else:
                 self.folder = Path(tempfile.mkdtemp(prefix="cellrun-work-")) if self._own_folder else Path()
@@ -333,14 +333,15 @@ class LocalLease(Lease):
             assert self._provider._cwd is not None
             self.folder = self._provider._cwd
         owner = None if self._enclosure is None else self._enclosure.room.uid
-        self._files = LocalFiles(self.folder, owner=owner)
+        self._files = LocalFiles(self.folder, owner=owner, contained=self._enclosure is not None and self._own_folder)
 
     async def _start_once(self, deadline: float) -> None:
         if not self.folder.is_dir():
             raise KernelStartError(f"the working folder does not exist or is no folder: {self.folder}")
         process = self._process = await self._make_process()
         assert self._context is not None
-        channel = ZmqChannel(process.connection, self._context, once=self._server is not None)
+        contained = self._enclosure is not None
+        channel = ZmqChannel(process.connection, self._context, once=self._server is not None, final=contained)
         self.client = KernelClient(channel)
         self.client.on_quiet = self._pool.changed
         process.on_exit = self._on_exit

@@ -36,11 +36,12 @@ def split_path(path: str) -> list[str]:
 
 
 class LocalFiles(FileStore):
-    """`folder` is the session's working folder, `owner` the uid whose files are to be in it, if it is not ours."""
+    """`folder` is the session's working folder, `owner` the uid whose files are to be in it, if it is not ours; `contained`: whether it is a room's."""
 
-    def __init__(self, folder: Path, *, owner: int | None = None) -> None:
+    def __init__(self, folder: Path, *, owner: int | None = None, contained: bool = False) -> None:
         self._folder = folder
         self._owner = owner
+        self._contained = contained
 
     async def write(self, path: str, chunks: AsyncIterable[bytes]) -> None:
         parts = split_path(path)
@@ -123,7 +124,9 @@ class LocalFiles(FileStore):
             os.close(folder)
 
     def _open_folder(self, parts: builtins.list[str], *, create: bool = False) -> int:
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # The folder's own name is its caller's, who may have put a link there; in a room nobody has.
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if self._contained else 0)
+        folder = os.open(self._folder, flags)
         for part in parts:
             try:
                 if create:

@@ -39,7 +39,7 @@ def test_a_family_that_grows_and_hides_is_ended() -> None:
         assert len(marks.marked(None, mark)) >= 1
         assert marks.end_marked(None, mark)
         child.wait(10)
-    living = [pid for pid in marks.marked(None, mark) if not marks._is_zombie(pid)]
+    living = [pid for pid in marks.marked(None, mark) if not marks.is_over(pid)]
     assert living == []
 
 

@@ -28,6 +28,8 @@ class Targets:
     folder    a folder that anybody may write to
     port      of 127.0.0.1, where something listens
     abstract  the name of an abstract socket that listens
+    stream    the path of a local socket that listens
+    datagram  the path of one that takes datagrams
     pid       the owner's
     """
 
@@ -35,6 +37,8 @@ class Targets:
     folder: str
     port: int
     abstract: str
+    stream: str
+    datagram: str
     pid: int
 
 
@@ -54,6 +58,9 @@ def attempt(targets: Targets, *, network: bool) -> list[str]:
     }
     if not network:
         attacks["connect to a port of this machine"] = lambda: _connect(socket.AF_INET, ("127.0.0.1", targets.port))
+        # The filter cannot tell these from the network's, where that is allowed.
+        attacks["connect to a socket by its path"] = lambda: _connect(socket.AF_UNIX, targets.stream)
+        attacks["send a datagram to a socket by its path"] = lambda: _send(targets.datagram)
         attacks["send to the network"] = lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
         attacks["ask for the network's interfaces"] = lambda: socket.socket(16, socket.SOCK_RAW).close()
     # Last: in a namespace of its own a process has lost what the others need.
@@ -78,6 +85,11 @@ def _connect(family: int, address: Any) -> None:
     with socket.socket(family) as client:
         client.settimeout(1.0)
         client.connect(address)
+
+
+def _send(path: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.sendto(b"x", path)
 
 
 def _signal(pid: int) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Final
 
 from cellrun.launch.sandbox.walls import NETWORK, SYSTEM
@@ -66,7 +67,10 @@ def arguments(
     for path in ("/sys/devices/system/cpu", "/sys/kernel/mm/transparent_hugepage"):
         command += ["--ro-bind-try", path, path]
     command += _binds(SYSTEM, "--ro-bind-try") + _binds(NETWORK if network else (), "--ro-bind-try")
-    command += _binds(readable, "--ro-bind-try") + _binds(writable, "--bind")
+    # What can only be read may lie within what can be changed, and the other way round: the inner one comes later, and counts.
+    ways = [*((path, "--ro-bind-try") for path in readable), *((path, "--bind") for path in writable)]
+    for path, how in sorted(dict(ways).items(), key=lambda way: len(Path(way[0]).parts)):
+        command += _binds([path], how)
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--"]
 
 

@@ -60,6 +60,15 @@ class Group:
         before, self._seen = self._seen, count
         return count > before
 
+    def end_all(self) -> None:
+        """SIGKILL to all that is in it, until nothing is. Bounded; never raises."""
+        folder = self.folders["pids"] if "pids" in self.folders else next(iter(self.folders.values()))
+        deadline = time.monotonic() + _PATIENCE
+        with contextlib.suppress(OSError):
+            while (folder / "cgroup.procs").read_text("ascii") and time.monotonic() < deadline:
+                _end_all(folder)
+                time.sleep(0.001)
+
     def remove(self) -> None:
         """Once nothing is left in it; what is left is ended. Bounded; never raises."""
         for folder in dict.fromkeys(self.folders.values()):

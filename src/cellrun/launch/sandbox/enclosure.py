@@ -53,8 +53,13 @@ class Enclosure:
 
     def admit_all(self, pid: int) -> None:
         """As `admit`, with all that has come from this process. Raises OSError."""
-        for member in (pid, *marks.descendants(pid)):
-            self.admit(member)
+        admitted: set[int] = set()
+        # What is forked by a process that is in the group is in it: so until nothing new is found, after all before it were put there.
+        while new := {pid, *marks.descendants(pid)} - admitted:
+            for member in sorted(new, key=lambda member: member != pid):
+                with contextlib.suppress(ProcessLookupError):
+                    self.admit(member)
+            admitted |= new
 
     def make_sockets(self) -> Path:
         """Where a kernel that makes its sockets itself makes them; it can do so nowhere else. Raises OSError."""
@@ -68,9 +73,9 @@ class Enclosure:
             for path in folder.iterdir():
                 os.chown(path, self.room.uid, self.room.uid, follow_symlinks=False)
 
-    def as_file(self, folder: str) -> contextlib.AbstractContextManager[int]:
-        """A descriptor with what `enter` is told, for a program that is to work in `folder`."""
-        return as_file({"walls": self.sandbox.walls.to_json(), "room": asdict(self.room), "folder": folder})
+    def as_file(self, folder: str, go: int) -> contextlib.AbstractContextManager[int]:
+        """A descriptor with what `enter` is told, for a program that is to work in `folder` once a byte comes on `go`."""
+        return as_file({"walls": self.sandbox.walls.to_json(), "room": asdict(self.room), "folder": folder, "go": go})
 
     def command(self, told: int) -> list[str]:
         """What comes before the command of a program that is to be within."""
@@ -82,7 +87,9 @@ class Enclosure:
 
     def end_all(self, root: int | None) -> None:
         """SIGKILL to every process of the session; then what it left in shared memory goes, where it can be told from others'. `root`: the process that their orphans come to; None: they come to whoever takes them."""
-        marks.end_marked(root, self.room.mark)
+        if self._group is not None:
+            self._group.end_all()
+        marks.end_marked(root, self.room.mark, self.room.uid)
         if self.room.uid is not None:
             _clear_shared_memory(root, self.room.uid)
 
@@ -94,23 +101,26 @@ class Enclosure:
             root, self.room.mark, self.room.folder, sandbox.policy, processes=not held, disk=not sandbox.mounts
         )
 
-    def describe_exit(self, code: int | None) -> str:
-        """How the kernel ended, as `describe_exit` of death.py, but with what is known here."""
-        if code is not None and code > _BY_SIGNAL:  # as bubblewrap and shells tell of a signal
+    def describe_exit(self, code: int | None, *, started: bool = False) -> str:
+        """How the kernel ended, as `describe_exit` of death.py, but with what is known here. `started`: not forked; then bubblewrap tells
+        of a signal as shells do."""
+        through_bubblewrap = started and self.sandbox.form == "strong"
+        if through_bubblewrap and code is not None and code - _BY_SIGNAL in signal.valid_signals():
             code = _BY_SIGNAL - code
+        out_of_memory = self._group is not None and self._group.new_kill()
         if self.cause is not None:
             cause, self.cause = self.cause, None
             return f"the kernel was ended: {cause}"
         memory = self.sandbox.policy.memory
-        if self._group is not None and self._group.new_kill() and code == -signal.SIGKILL and memory is not None:
+        if out_of_memory and code == -signal.SIGKILL and memory is not None:
             return f"out of memory, limit {size_text(memory)}: the system's out-of-memory killer ended the kernel (SIGKILL)"
         return describe_exit(code, out_of_memory=False)
 
     def close(self) -> None:
-        """Removes room and group. Nothing of the session must be left. Never raises."""
-        self.sandbox.remove_room(self.room)
+        """Removes group and room, and ends what is left in the group first. Never raises."""
         if self._group is not None:
             self._group.remove()
+        self.sandbox.remove_room(self.room)
 
 
 def _clear_shared_memory(root: int | None, uid: int) -> None:

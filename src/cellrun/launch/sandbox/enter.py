@@ -1,6 +1,7 @@
 """A program that goes behind the walls and then becomes another one, or tries to break out and tells.
 
-`python -c START FD COMMAND…`: at the descriptor is JSON with `walls` and `room`, and either the `folder` to work in, or `targets`.
+`python -c START FD COMMAND…`: at the descriptor is JSON with `walls` and `room`, and either the `folder` to work in with `go`, a descriptor on which
+comes the byte that starts the command, or `targets`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ def main(descriptor: int, command: list[str]) -> None:
         sys.stdout.write(json.dumps({"succeeded": succeeded}))
         return
     os.chdir(told["folder"])
+    if os.read(told["go"], 1) != b"g":  # until the host has put us into the control group
+        sys.exit(1)
+    os.close(told["go"])
     try:
         os.environ.pop("JPY_PARENT_PID", None)  # a number that means another process here, or none: ipykernel would end
         os.execvp(command[0], command)  # noqa: S606  # a command, as a list

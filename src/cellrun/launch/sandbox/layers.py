@@ -27,7 +27,7 @@ def layers() -> Iterator[Layer]:
     text = f"version {version}, needed {landlock.NEEDED}" if version else "not there"
     yield Layer("Landlock", version >= landlock.NEEDED, text, "nothing: Linux 6.12 or later is needed")
     try:
-        seccomp.build(network=False, own_uid=False)
+        seccomp.build(network=False, own_uid=False, portable=True)
         yield Layer("seccomp", True, "filters can be built")
     except seccomp.NoSeccomp as error:
         yield Layer("seccomp", False, str(error), "nothing: it is needed")

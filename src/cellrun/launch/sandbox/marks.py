@@ -22,6 +22,8 @@ _NAME: Final = b"Max msgqueue size"
 # Linux's own limit, 819 200, must be above every mark; small numbers are left to others who may want to set it.
 FIRST, LAST = 1_000, 800_000
 _PATIENCE: Final = 5.0
+_LOOKS: Final = 3
+_BETWEEN_LOOKS: Final = 0.001
 
 _numbers = itertools.count(int.from_bytes(os.urandom(4), "little"))
 
@@ -69,24 +71,43 @@ def marked(root: int | None, mark: int) -> list[int]:
     return [pid for pid in among if has(pid, mark)]
 
 
-def end_marked(root: int | None, mark: int) -> bool:
-    """SIGKILL to the processes of `marked`, until none is left; whether that was reached. They are stopped first: a
-    family that starts processes faster than they are ended would never end."""
+def end_marked(root: int | None, mark: int, uid: int | None = None) -> bool:
+    """SIGKILL to the processes of `marked` (and of `uid`, where the session has one of its own), until none is left; whether that was
+    reached. They are stopped first: a family that starts processes faster than they are ended would never end. None is left when
+    nothing is found several times in a row: a process that forks and ends, again and again, is not always there to be seen."""
     deadline = time.monotonic() + _PATIENCE
-    while living := [pid for pid in marked(root, mark) if not _is_zombie(pid)]:
+    empty = 0
+    while empty < _LOOKS:
+        living = _living(root, mark, uid)
+        if not living:
+            empty += 1
+            time.sleep(_BETWEEN_LOOKS)
+            continue
         if time.monotonic() > deadline:
             return False
+        empty = 0
         _signal(living, signal.SIGSTOP)
         stopped = set(living)
         for _ in range(50):
-            new = [pid for pid in marked(root, mark) if pid not in stopped and not _is_zombie(pid)]
+            new = [pid for pid in _living(root, mark, uid) if pid not in stopped]
             if not new:
                 break
             _signal(new, signal.SIGSTOP)
             stopped.update(new)
         _signal(stopped, signal.SIGKILL)
-        time.sleep(0.001)
+        time.sleep(_BETWEEN_LOOKS)
     return True
+
+
+def _living(root: int | None, mark: int, uid: int | None) -> list[int]:
+    return [pid for pid in marked(root, mark) if not is_over(pid) and (uid is None or _uid_of(pid) == uid)]
+
+
+def _uid_of(pid: int) -> int:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return -1
 
 
 def _signal(pids: Iterable[int], number: int) -> None:
@@ -95,9 +116,19 @@ def _signal(pids: Iterable[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def _is_zombie(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
-    except (OSError, IndexError):
-        return True
+def tasks(pid: int) -> list[str]:
+    """The folders in /proc of a process's threads that have not ended; none if it has. The process's own folder tells of its first
+    thread alone, which can end before the others."""
+    found = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            folder = f"/proc/{pid}/task/{task}"
+            with contextlib.suppress(OSError, IndexError), open(f"{folder}/stat", "rb") as file:
+                if file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X"):
+                    found.append(folder)
+    return found
+
+
+def is_over(pid: int) -> bool:
+    """Whether none of its threads is left."""
+    return not tasks(pid)

@@ -8,8 +8,7 @@ import os
 import site
 import stat
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,12 +32,30 @@ def of_interpreter(python: str) -> tuple[str, ...]:
 
 
 def of_command(command: Sequence[str], resources: str) -> tuple[str, ...]:
-    """Of a kernelspec's program: its own folder of files, and what lies beside its folder of programs."""
+    """Of a kernelspec's program: the file itself, the environment of Python that it belongs to, if it does, and the kernelspec's own
+    folder. Not the folders around it: those of a user's programs hold more than programs."""
     program = command[0] if os.path.isabs(command[0]) else _found(command[0])
     if program is None:
         return (resources,)
-    places = {os.path.dirname(os.path.dirname(path)) for path in (program, os.path.realpath(program))}
-    return (resources, *sorted(place for place in places if place != "/"))
+    found = {resources}
+    for path in (program, os.path.realpath(program)):
+        found.add(path)
+        place = os.path.dirname(os.path.dirname(path))
+        if os.path.exists(os.path.join(place, "pyvenv.cfg")) or _is_python(place):
+            found.add(place)
+    return tuple(sorted(found))
+
+
+def _is_python(place: str) -> bool:
+    """Whether Python is installed there, or conda has made an environment."""
+    lib = Path(place, "lib")
+    return Path(place, "conda-meta").is_dir() or any((folder / "os.py").exists() for folder in lib.glob("python3.*"))
+
+
+def harmless(paths: Iterable[str]) -> tuple[str, ...]:
+    """Without those that would show the home folder, or everything, since a path of imports leads there."""
+    home = Path.home().resolve()
+    return tuple(path for path in paths if not home.is_relative_to(Path(path).resolve()))
 
 
 def _found(name: str) -> str | None:
@@ -77,8 +94,3 @@ def reachable(paths: Sequence[str], *, alone: bool = False) -> bool:
         except OSError:
             return False
     return True
-
-
-def own_python() -> str:
-    """The interpreter that runs this."""
-    return sys.executable

@@ -25,12 +25,13 @@ class SandboxPolicy:
                   sockets cannot be made there.) The working folder given as `cwd=` is one of them
     network       "none": no sockets but those between processes of the session. "full": as every other program. An attacker
                   can send away what can be read, reach services on this machine and in its network, those on 127.0.0.1 and a
-                  cloud's metadata address included, and attack others from your address
+                  cloud's metadata address included, and attack others from your address. In the portable form local sockets
+                  can be connected to as well: those of a desktop, an agent for keys, or a container engine hand out your rights
     memory        bytes that the session's processes take together; None: no limit. An attacker can make the machine swap
                   and its other processes die
     processes     processes and threads of the session. An attacker can use up process numbers and slow the scheduler
-    cpu           processors' worth of time, 1.5 is one and a half; None: an equal share for each session. An attacker
-                  can keep that many processors busy
+    cpu           processors' worth of time, 1.5 is one and a half (where no control group can hold that, kernels are refused);
+                  None: an equal share for each session. An attacker can keep that many processors busy
     disk          bytes in the session's own folders; None: no limit. An attacker can fill the disk
     files         files and folders in the session's own folders. An attacker can use up the disk's inodes
     file_size     bytes that one file may grow to; None: no limit. As with `disk`; it is the one that also bounds files
@@ -41,7 +42,7 @@ class SandboxPolicy:
     lifetime      seconds after which the kernel is ended, whatever it does; None: it lives as long as its session. An attacker can
                   go on computing (mining, cracking) for as long as somebody keeps the session
     form          "auto": the strongest form of containment that is proved to hold here. "strong", "portable": this one, or
-                  none. An attacker who finds a hole in Landlock sees the whole file system in the portable form
+                  none. In the portable form an attacker sees that files outside exist, and has one wall less before them
 
     >>> SandboxPolicy(memory=256 * 2**20, network="full").memory
     268435456
@@ -76,7 +77,7 @@ class SandboxPolicy:
         for name, smallest in (("memory", 64 * MIB), ("disk", MIB), ("file_size", 64 * 1024)):
             value = getattr(self, name)
             if value is not None and value < smallest:
-                raise ValueError(f"SandboxPolicy({name}={value!r}) is too little: a kernel needs {smallest} bytes")
+                raise ValueError(f"SandboxPolicy({name}={value!r}) is too little: a kernel needs {size_text(smallest)}")
         for name, least in (("processes", 16), ("files", 100), ("open_files", 64)):
             if getattr(self, name) is None or getattr(self, name) < least:
                 raise ValueError(f"SandboxPolicy({name}={getattr(self, name)!r}) is too little: a kernel needs {least}")
@@ -126,7 +127,7 @@ def policy_from(texts: Mapping[str, Any]) -> SandboxPolicy:
             raise ValueError(f"there is nothing named {name!r} to allow: there are {', '.join(FIELDS)}")
         try:
             fields_[name] = _value(name, value)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             raise ValueError(f"{name}={value!r} cannot be understood: {_expected(name)} is expected") from None
     try:
         return SandboxPolicy(**fields_)

@@ -14,16 +14,17 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
 from cellrun.launch.sandbox import marks, system
 from cellrun.launch.sandbox.policy import SandboxPolicy
-from cellrun.launch.sandbox.walls import Room
+from cellrun.launch.sandbox.walls import PARTS, Room
 
+_PATIENCE: Final = 10.0
 _PREFIX: Final = "cellrun-rooms-"
 _LOCK: Final = ".lock"
-_PARTS: Final = ("work", "tmp", "home")
 # Above what systemd and container engines give out by default (systemd.io/UIDS-GIDS), below 2^31.
 _FIRST_UID: Final = 1_900_000_000
 _UIDS: Final = 200_000_000
@@ -36,10 +37,13 @@ class Rooms:
     def __init__(self, policy: SandboxPolicy, *, own_uids: bool) -> None:
         self._policy = policy
         self._uids = itertools.count(int.from_bytes(os.urandom(4), "little")) if own_uids else None
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_parent()))
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent()))
         self.folder.chmod(0o711)  # to pass through, not to look around
         self._lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        if os.fstat(self._lock).st_nlink == 0:  # swept up by another process in the moment before
+            os.close(self._lock)
+            raise FileNotFoundError(f"{self.folder} was removed while it was made")
         self.mounts = False
         if policy.disk is not None:
             with contextlib.suppress(OSError):
@@ -50,16 +54,17 @@ class Rooms:
         """A new one. Raises OSError."""
         folder = self.folder / secrets.token_hex(8)
         uid = None if self._uids is None else _FIRST_UID + next(self._uids) % _UIDS
-        folder.mkdir(0o700)
+        # The room stays ours: a session that could rename its working folder could put a link in its place.
+        mode = 0o700 if uid is None else 0o711
+        folder.mkdir(mode)
         try:
             if self.mounts:
-                system.mount_memory(str(folder), f"size={self._policy.disk},nr_inodes={self._policy.files},mode=700")
-            for part in _PARTS:
+                size = f"size={self._policy.disk},nr_inodes={self._policy.files}"
+                system.mount_memory(str(folder), f"{size},mode={mode:o}")
+            for part in PARTS:
                 (folder / part).mkdir(0o700)
                 if uid is not None:
                     os.chown(folder / part, uid, uid)
-            if uid is not None:
-                os.chown(folder, uid, uid)
         except BaseException:
             self.remove(str(folder))
             raise
@@ -86,13 +91,15 @@ class Rooms:
 
 def sweep() -> None:
     """Removes rooms whose owner ended without doing so. Never raises."""
-    for folder in Path(_parent()).glob(f"{_PREFIX}*"):
+    for folder in parent().glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            status = folder.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
                 continue
             lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while it has an owner
+                (folder / _LOCK).unlink()  # by which an owner who is still at its making notices
                 _sweep(folder)
             finally:
                 os.close(lock)
@@ -116,25 +123,27 @@ def _remove_room(folder: str) -> None:
 
 
 def remove_tree(folder: str) -> None:
-    """A folder and what is in it, however deep and however its permissions are set; no link is followed. Raises OSError."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    top = os.open(folder, flags)
+    """A folder and what is in it, however deep and however its permissions are set; no link is followed. Raises OSError, also where
+    something makes new files for ten seconds."""
+    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    deadline = time.monotonic() + _PATIENCE
     try:
         number = 0
         while names := os.listdir(top):
             for name in names:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{folder} fills up again while it is removed")
                 if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
                     os.unlink(name, dir_fd=top)
                     continue
-                os.chmod(name, 0o700, dir_fd=top)
-                inner = os.open(name, flags, dir_fd=top)
+                inner = _open_folder(name, top)
                 try:
                     for below in os.listdir(inner):
                         if not stat.S_ISDIR(os.stat(below, dir_fd=inner, follow_symlinks=False).st_mode):
                             os.unlink(below, dir_fd=inner)
                             continue
                         # A folder can only be moved by who may write to it.
-                        os.chmod(below, 0o700, dir_fd=inner)
+                        os.close(_open_folder(below, inner))
                         number += 1  # moved up, for the next round: so no path gets long
                         os.rename(below, f".cellrun-{number}-{secrets.token_hex(8)}", src_dir_fd=inner, dst_dir_fd=top)
                 finally:
@@ -145,12 +154,22 @@ def remove_tree(folder: str) -> None:
     os.rmdir(folder)
 
 
-def _parent() -> str:
+def _open_folder(name: str, within: int) -> int:
+    """A descriptor of a folder, which is ours to change from now on; a link is an error, also one that has just come."""
+    place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+    try:
+        os.chmod(f"/proc/self/fd/{place}", 0o700)
+        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(place)
+
+
+def parent() -> Path:
     """Where folders for others can be: one that everybody can pass through."""
     own = tempfile.gettempdir()
     path = Path(own).resolve()
     passable = all(part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents))
-    return own if passable or os.getuid() != 0 else "/tmp"
+    return Path(own if passable or os.getuid() != 0 else "/tmp").resolve()
 
 
 def uids_available() -> bool:

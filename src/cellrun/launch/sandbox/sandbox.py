@@ -6,7 +6,6 @@ Blocking throughout: it starts a process and waits for it. `Sandbox.open` is cal
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import secrets
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -39,16 +38,8 @@ _ADVICE: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a form of containment holds on this machine. `why` is empty if it does."""
-
-    form: Form
-    why: str
-
-    @property
-    def holds(self) -> bool:
-        return not self.why
+_proved: set[tuple[Form, bool, bool]] = set()
+"""Kinds of walls that held in this process: form, network, own uid."""
 
 
 class Sandbox:
@@ -73,42 +64,88 @@ class Sandbox:
     def open(self) -> None:
         """Finds the strongest form that holds. Raises KernelStartError if there is none: nothing is started then."""
         rooms.sweep()
-        verdict = next((verdict for verdict in verdicts(self.policy) if verdict.holds), None)
-        if verdict is None:
-            reasons = "; ".join(f"{verdict.form} form: {verdict.why}" for verdict in verdicts(self.policy))
-            raise KernelStartError(f"code cannot be contained on this machine. {reasons}. {_ADVICE}")
-        self.form = verdict.form
-        try:
-            needed = [*paths.of_interpreter(sys.executable), *paths.of_interpreter(self._python)]
-        except OSError as error:
-            raise KernelStartError(str(error)) from None
-        readable = tuple(dict.fromkeys([*needed, *self._readable, *map(str, self.policy.read_only)]))
-        writable = tuple(map(str, self.policy.read_write)) + (() if self._folder is None else (str(self._folder),))
-        # What is the caller's belongs to some uid: sessions that are to write there cannot have one of their own.
-        # bubblewrap lets everybody pass through to what it shows, so there only the paths themselves count.
-        own_uid = rooms.uids_available() and not writable and paths.reachable(readable, alone=self.form == "strong")
+        self._check()
         self.groups = cgroups.find()
         if self.groups is not None:
             cgroups.sweep(self.groups)
-        policy = self.policy
-        self.walls = Walls(
-            readable,
-            writable,
-            policy.network == "full",
-            own_uid,
-            seccomp.build(network=policy.network == "full", own_uid=own_uid),
-            open_files=policy.open_files,
-            file_size=policy.file_size,
-            processes=policy.processes if own_uid else policy.processes + _OTHERS,
-            data=None if self.limits("memory") else policy.memory,
-        )
+        if self.policy.cpu is not None and not self.limits("cpu"):
+            raise KernelStartError(f"cpu={self.policy.cpu:g} cannot be held here: there is no control group for it")
+        reasons = []
+        for form in FORMS:
+            if self.policy.form in ("auto", form):
+                why = self._open(form)
+                if not why:
+                    return
+                self.close()
+                reasons.append(f"{form} form: {why}")
+        raise KernelStartError(f"code cannot be contained on this machine. {'; '.join(reasons)}. {_ADVICE}")
+
+    def _check(self) -> None:
+        """Raises KernelStartError for folders that are not there, or have those of all sessions in them."""
+        for folder in (*self.policy.read_only, *self.policy.read_write, *([self._folder] if self._folder else [])):
+            if rooms.parent().is_relative_to(Path(folder).resolve()):
+                raise KernelStartError(
+                    f"{folder} has the folders of all sessions in it, in {rooms.parent()}: name one that lies within it"
+                )
+        for name in ("read_only", "read_write"):
+            for path in getattr(self.policy, name):
+                if not os.path.exists(path):
+                    raise KernelStartError(f"SandboxPolicy({name}=…) names {path}, which does not exist")
+
+    def _open(self, form: Form) -> str:
+        """Why this form does not hold; empty if it does."""
+        if why := lacking(form):
+            return why
+        self.form = form
+        policy, network = self.policy, self.policy.network == "full"
         try:
+            needed = [*paths.of_interpreter(sys.executable), *paths.of_interpreter(self._python), *self._readable]
+            given = [*paths.harmless(needed), *map(str, policy.read_only)]
+            readable = tuple(dict.fromkeys(given))
+            writable = tuple(map(str, policy.read_write)) + (() if self._folder is None else (str(self._folder),))
+            if form == "portable" and (inside := _inside(readable, writable)):
+                return (
+                    f"{inside[0]} must not be changed and lies in {inside[1]}, which may be: bubblewrap could hold both"
+                )
+            # What is the caller's belongs to some uid: sessions that are to write there cannot have one of their own.
+            # bubblewrap lets everybody pass through to what it shows, so there only the paths themselves count.
+            own_uid = rooms.uids_available() and not writable and paths.reachable(readable, alone=form == "strong")
+            filters = seccomp.build(network=network, own_uid=own_uid, portable=form == "portable")
+            self.walls = Walls(
+                readable,
+                writable,
+                network,
+                own_uid,
+                filters,
+                open_files=policy.open_files,
+                file_size=policy.file_size,
+                processes=policy.processes if own_uid else policy.processes + _OTHERS,
+                data=None if self.limits("memory") else policy.memory,
+            )
             self._rooms = rooms.Rooms(policy, own_uids=own_uid)
             self.home = self._rooms.folder / "forkserver"
             self.home.mkdir(mode=0o700)
             self._cache = _cache() or self.home
-        except OSError as error:
-            raise KernelStartError(f"there can be no folder for sessions: {error.strerror or error}") from None
+            return self._prove()
+        except (OSError, seccomp.NoSeccomp) as error:
+            return str(error)
+
+    def _prove(self) -> str:
+        """Why these walls do not hold; empty if a process within them tried to break out, and failed at everything. Once in a
+        process for each kind of walls that held."""
+        kind = self.form, self.walls.network, self.walls.own_uid
+        if kind in _proved:
+            return ""
+        room = self.make_room()
+        try:
+            with _targets() as targets:
+                told = {"walls": self.walls.to_json(), "room": asdict(room), "targets": asdict(targets)}
+                why = _tried(self.prefix(room), told, room)
+        finally:
+            self.remove_room(room)
+        if not why:
+            _proved.add(kind)
+        return why
 
     def limits(self, controller: str) -> bool:
         """Whether the system holds this limit; otherwise it is watched."""
@@ -185,20 +222,20 @@ class Sandbox:
             del self._rooms
 
 
-def verdicts(policy: SandboxPolicy) -> Iterator[Verdict]:
-    """On the forms that the policy allows, the strongest first. Each is proved when it is asked for, once in a process."""
-    for form in FORMS:
-        if policy.form in ("auto", form):
-            yield _verdict(form, policy.network == "full")
-
-
-@functools.cache
-def _verdict(form: Form, network: bool) -> Verdict:
-    return Verdict(form, why_not(form, network=network))
-
-
 def why_not(form: Form, *, network: bool = False) -> str:
     """Why this form does not hold on this machine; empty if a process within it tried to break out, and failed at everything."""
+    sandbox = Sandbox(SandboxPolicy(form=form, network="full" if network else "none"))
+    try:
+        sandbox.open()
+    except KernelStartError as error:
+        return str(error).partition(f"{form} form: ")[2].removesuffix(f". {_ADVICE}") or str(error)
+    finally:
+        sandbox.close()
+    return ""
+
+
+def lacking(form: Form) -> str:
+    """What this form needs and this machine does not have; empty if it has all."""
     if sys.platform != "linux":
         return "it needs Linux"
     if (version := landlock.version()) < landlock.NEEDED:
@@ -206,33 +243,16 @@ def why_not(form: Form, *, network: bool = False) -> str:
         return f"it needs Landlock version {landlock.NEEDED} (Linux 6.12 or later, `lsm=landlock`); found: {found}"
     if form == "strong" and bubblewrap.program() is None:
         return "bubblewrap is not installed, or older than 0.6 (apt-get install bubblewrap)"
-    own_uid = rooms.uids_available()
-    try:
-        needed = paths.of_interpreter(sys.executable)
-        own_uid = own_uid and paths.reachable(needed, alone=form == "strong")
-        filters = seccomp.build(network=network, own_uid=own_uid)
-        place = rooms.Rooms(SandboxPolicy(), own_uids=own_uid)
-    except (OSError, seccomp.NoSeccomp) as error:
-        return str(error)
-    try:
-        room = place.make()
-        walls = Walls(needed, (), network, own_uid, filters)
-        prefix = []
-        if form == "strong":
-            prefix = bubblewrap.arguments(
-                root=os.geteuid() == 0,
-                network=network,
-                readable=needed,
-                writable=[str(place.folder)],
-                shared_memory=_SHARED_MEMORY,
-            )
-        with _targets() as targets:
-            told = {"walls": walls.to_json(), "room": asdict(room), "targets": asdict(targets)}
-            return _tried(prefix, told, room)
-    except OSError as error:
-        return f"its self-test could not be run: {error}"
-    finally:
-        place.close()
+    return ""
+
+
+def _inside(readable: Sequence[str], writable: Sequence[str]) -> tuple[str, str] | None:
+    """A path that may only be read within one that may be changed."""
+    for path in readable:
+        for folder in writable:
+            if Path(path).resolve().is_relative_to(Path(folder).resolve()):
+                return path, folder
+    return None
 
 
 def _tried(prefix: Sequence[str], told: Mapping[str, Any], room: Room) -> str:
@@ -298,4 +318,11 @@ def _targets() -> Iterator[Targets]:
         waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
         waiting.bind(f"\0{abstract}")
         waiting.listen()
-        yield Targets(str(secret), folder, listener.getsockname()[1], abstract, os.getpid())
+        stream, datagram = f"{folder}/stream", f"{folder}/datagram"
+        for path, kind in ((stream, socket.SOCK_STREAM), (datagram, socket.SOCK_DGRAM)):
+            named = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
+            named.bind(path)
+            os.chmod(path, 0o777)  # noqa: S103
+            if kind == socket.SOCK_STREAM:
+                named.listen()
+        yield Targets(str(secret), folder, listener.getsockname()[1], abstract, stream, datagram, os.getpid())

@@ -34,7 +34,7 @@ _FILES: Final = """
 access chdir close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 fallocate fchdir fchmod
 fchown fcntl fdatasync fgetxattr flistxattr flock fremovexattr fsetxattr fstat fstatfs fsync ftruncate getcwd getdents
 getdents64 getxattr getxattrat inotify_add_watch inotify_init inotify_init1 inotify_rm_watch ioctl lgetxattr link linkat
-listxattr listxattrat llistxattr lseek lstat mkdir mkdirat mknod mknodat newfstatat open openat openat2 pread64 preadv
+listxattr listxattrat llistxattr lseek lstat mkdir mkdirat mknod mknodat newfstatat open openat pread64 preadv
 preadv2 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv rename renameat renameat2 rmdir sendfile splice
 stat statfs statx symlink symlinkat sync sync_file_range syncfs tee truncate umask unlink unlinkat vmsplice write writev
 chmod chown fchmodat fchmodat2 fchownat futimesat lchown lremovexattr lsetxattr removexattr removexattrat setxattr
@@ -69,7 +69,20 @@ setsockopt shutdown
 # A path is all that these need, and Landlock does not look at them. Said to have been done, since tar, git and pip give up otherwise;
 # the kernel itself does them by descriptor (metadata.py).
 _METADATA_BY_PATH: Final = "chmod chown fchmodat fchmodat2 fchownat futimesat lchown utime utimes"
-_REFUSED_BY_PATH: Final = "inotify_add_watch lremovexattr lsetxattr removexattr removexattrat setxattr setxattrat"
+_ATTRIBUTES_BY_PATH: Final = "lremovexattr lsetxattr removexattr removexattrat setxattr setxattrat"
+# The same for a descriptor, which may have been opened for reading only: that is enough for these.
+_METADATA_BY_DESCRIPTOR: Final = "fchmod fchown utimensat"
+_ATTRIBUTES_BY_DESCRIPTOR: Final = "fsetxattr fremovexattr"
+_F_SETLEASE: Final = 1024
+_FS_SETTERS: Final = (0x40086602, 0x40046602, 0x401C5820)  # FS_IOC_SETFLAGS, for 32 bits too, FS_IOC_FSSETXATTR
+_OF_INTERFACES: Final = 0x8900  # ioctl_list(2): the numbers from here to 0x89FF
+# Calls that take the mode of a file, and the number of that argument: a program that runs as its owner would be one for others.
+_MODES: Final = {
+    **dict.fromkeys(("chmod", "fchmod", "creat", "mknod"), 1),
+    **dict.fromkeys(("fchmodat", "fchmodat2", "open", "mknodat"), 2),
+    "openat": 3,
+}
+_SET_UID, _SET_GID = 0o4000, 0o2000
 # ZeroMQ ends the process where the scheduling of its thread cannot be set: these are said to have been done.
 _SCHEDULING: Final = ("sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr")
 
@@ -87,19 +100,26 @@ class Filters:
 
 
 @functools.cache
-def build(*, network: bool, own_uid: bool) -> Filters:
-    """`network`: internet sockets too. `own_uid`: whether each session has a uid that is nobody else's; otherwise calls that change
-    a file's metadata by its path have no effect, since it could be anybody's file. Raises NoSeccomp. Takes 60 ms the first time."""
+def build(*, network: bool, own_uid: bool, portable: bool) -> Filters:
+    """What the filters leave. Raises NoSeccomp. Takes 60 ms the first time.
+
+    network    internet sockets too
+    own_uid    whether each session has a uid that is nobody else's; otherwise calls that change a file's metadata by its
+               path have no effect, since it could be anybody's file
+    portable   whether all files of the machine are in view: then no local socket can be connected to (unless there is
+               `network`: the filter cannot tell one from the other), and without an own uid metadata cannot be changed
+               by descriptor either
+    """
     try:
         import pyseccomp
     except ImportError:
         raise NoSeccomp("pyseccomp is not installed: pip install pyseccomp") from None
     except (RuntimeError, OSError) as error:
         raise NoSeccomp(f"the library libseccomp is missing ({error}): apt-get install libseccomp2") from None
-    return Filters(_allowed(pyseccomp, network), _refused(pyseccomp, own_uid))
+    return Filters(_allowed(pyseccomp, network, portable), _refused(pyseccomp, network, own_uid, portable))
 
 
-def _allowed(lib: Any, network: bool) -> bytes:
+def _allowed(lib: Any, network: bool, portable: bool) -> bytes:
     program = lib.SyscallFilter(lib.ERRNO(errno.ENOSYS))
     program.set_attr(lib.Attr.ACT_BADARCH, lib.KILL_PROCESS)
 
@@ -116,8 +136,16 @@ def _allowed(lib: Any, network: bool) -> bytes:
     rule(lib.ALLOW, "personality", lib.Arg(0, lib.EQ, _INT))  # asks only
     rule(lib.ALLOW, "setpriority", lib.Arg(0, lib.EQ, 0), lib.Arg(1, lib.EQ, 0))
     rule(lib.ALLOW, "ioprio_set", lib.Arg(0, lib.EQ, 1), lib.Arg(1, lib.EQ, 0))
-    rule(lib.ALLOW, "socketpair", lib.Arg(0, lib.EQ, socket.AF_UNIX))
-    rule(lib.ALLOW, "socket", lib.Arg(0, lib.EQ, socket.AF_UNIX))
+    if portable and not network:
+        # A datagram can be sent to a path without connecting: so none of these, here.
+        local = lib.Arg(0, lib.EQ, socket.AF_UNIX)
+        for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+            for flags in (0, socket.SOCK_NONBLOCK, socket.SOCK_CLOEXEC, socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC):
+                for name in ("socket", "socketpair"):
+                    rule(lib.ALLOW, name, local, lib.Arg(1, lib.EQ, kind | flags))
+    else:
+        rule(lib.ALLOW, "socketpair", lib.Arg(0, lib.EQ, socket.AF_UNIX))
+        rule(lib.ALLOW, "socket", lib.Arg(0, lib.EQ, socket.AF_UNIX))
     if network:
         rule(lib.ALLOW, "socket", lib.Arg(0, lib.EQ, socket.AF_INET))
         rule(lib.ALLOW, "socket", lib.Arg(0, lib.EQ, socket.AF_INET6))
@@ -132,7 +160,7 @@ def _allowed(lib: Any, network: bool) -> bytes:
     return _exported(program)
 
 
-def _refused(lib: Any, own_uid: bool) -> bytes:
+def _refused(lib: Any, network: bool, own_uid: bool, portable: bool) -> bytes:
     program = lib.SyscallFilter(lib.ALLOW)
     program.set_attr(lib.Attr.ACT_BADARCH, lib.KILL_PROCESS)
     refuse = lib.ERRNO(errno.EPERM)
@@ -141,14 +169,38 @@ def _refused(lib: Any, own_uid: bool) -> bytes:
     program.add_rule(refuse, "prlimit64", lib.Arg(0, lib.NE, 0))
     program.add_rule(refuse, "prlimit64", lib.Arg(1, lib.MASKED_EQ, _INT, RESOURCE), lib.Arg(2, lib.NE, 0))
     program.add_rule(refuse, "setrlimit", lib.Arg(0, lib.MASKED_EQ, _INT, RESOURCE))
+    if not network:
+        program.add_rule(refuse, "ioctl", lib.Arg(1, lib.MASKED_EQ, 0xFFFFFF00, _OF_INTERFACES))
+    for request in _FS_SETTERS:
+        program.add_rule(refuse, "ioctl", lib.Arg(1, lib.MASKED_EQ, _INT, request))
+    program.add_rule(refuse, "fcntl", lib.Arg(1, lib.MASKED_EQ, _INT, _F_SETLEASE))
+
+    def for_all(names: str, action: int) -> None:
+        for name in names.split():
+            with contextlib.suppress(OSError, ValueError):  # newer than this libseccomp: the first filter refuses it
+                program.add_rule(action, name)
+
+    done, unsupported = lib.ERRNO(0), lib.ERRNO(errno.EOPNOTSUPP)
+    without_effect: set[str] = set()
+    if portable or not own_uid:
+        for_all("inotify_add_watch", refuse)
+    if portable and not network:
+        for_all("connect", refuse)
     if not own_uid:
-        for names, action in ((_METADATA_BY_PATH, lib.ERRNO(0)), (_REFUSED_BY_PATH, lib.ERRNO(errno.EOPNOTSUPP))):
-            for name in names.split():
-                with contextlib.suppress(
-                    OSError, ValueError
-                ):  # newer than this libseccomp: the first filter refuses it
-                    program.add_rule(action, name)
-        program.add_rule(lib.ERRNO(0), "utimensat", lib.Arg(1, lib.NE, 0))
+        for_all(_METADATA_BY_PATH, done)
+        for_all(_ATTRIBUTES_BY_PATH, unsupported)
+        without_effect |= set(_METADATA_BY_PATH.split())
+        if portable:
+            for_all(_METADATA_BY_DESCRIPTOR, done)
+            for_all(_ATTRIBUTES_BY_DESCRIPTOR, unsupported)
+            without_effect |= set(_METADATA_BY_DESCRIPTOR.split())
+        else:
+            program.add_rule(done, "utimensat", lib.Arg(1, lib.NE, 0))
+    for name, argument in _MODES.items():
+        if name not in without_effect:
+            for bit in (_SET_UID, _SET_GID):
+                with contextlib.suppress(OSError, ValueError):
+                    program.add_rule(refuse, name, lib.Arg(argument, lib.MASKED_EQ, bit, bit))
     return _exported(program)
 
 

@@ -21,7 +21,7 @@ _AMBIENT_CLEAR: Final = 4
 _CAPABILITY_VERSION: Final = 0x20080522
 _CAPABILITIES: Final = 64
 
-_BIND, _DETACH, _SHARED = 0x1000, 2, 1 << 20
+_BIND, _DETACH, _NO_FOLLOW, _SHARED = 0x1000, 2, 8, 1 << 20
 NO_SET_UID, NO_DEVICES = 2, 4
 
 
@@ -58,5 +58,5 @@ def mount_shared(folder: str) -> None:
 
 def unmount(folder: str) -> None:
     """Takes a mount away, at once for new users of it. Raises OSError."""
-    if libc.umount2(os.fsencode(folder), _DETACH):
+    if libc.umount2(os.fsencode(folder), _DETACH | _NO_FOLLOW):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)

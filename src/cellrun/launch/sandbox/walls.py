@@ -50,12 +50,14 @@ _SYSTEM_STATE: Final = (
 )
 # Of the kernel's own process; none of another's.
 _OWN_STATE: Final = (
-    *("auxv", "cgroup", "cmdline", "comm", "environ", "exe", "fd", "fdinfo", "io", "limits", "maps", "mountinfo"),
-    *("mounts", "smaps", "smaps_rollup", "stat", "statm", "status", "task"),
+    *("auxv", "cgroup", "cmdline", "comm", "environ", "exe", "fd", "fdinfo", "io", "limits", "maps", "oom_score"),
+    *("smaps", "smaps_rollup", "stat", "statm", "status", "task"),
 )
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _TERMINALS: Final = ("/dev/tty", "/dev/ptmx", "/dev/pts")
 _LOCKED: Final = 64 * 1024  # bytes of memory that cannot be swapped: programs ask for a little of it
+PARTS: Final = ("work", "tmp", "home")
+"""The folders of a room: it can change all in them, and not themselves."""
 _FIRST_VICTIM: Final = 500  # of the system's out-of-memory killer, before anything that has not said so (proc(5))
 
 
@@ -169,7 +171,8 @@ class Prepared:
         drop_capabilities()
         own = ((f"/proc/self/{name}", landlock.READ) for name in _OWN_STATE)
         made = [] if room.sockets is None else [(room.sockets, landlock.CHANGE | landlock.MAKE_SOCK)]
-        landlock.restrict([*self._open, *own, *made, (room.folder, landlock.OWN)], tcp=self.walls.network)
+        parts = ((f"{room.folder}/{part}", landlock.OWN) for part in PARTS)
+        landlock.restrict([*self._open, *own, *made, *parts], tcp=self.walls.network)
         seccomp.load(self.walls.filters)
 
     def _limit(self, room: Room) -> None:

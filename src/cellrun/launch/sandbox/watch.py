@@ -23,6 +23,7 @@ _PERIOD: Final = 0.25
 _MOST_OF_THE_TIME: Final = 10  # a look takes at most this part of the time
 _DEEPEST: Final = 200
 _BLOCK: Final = 512
+_FAILURES: Final = 8  # of measuring, in a row, that may pass: a machine can be short of descriptors for a moment
 
 
 @dataclass(frozen=True)
@@ -75,23 +76,24 @@ def measure(root: int | None, mark: int, folder: str, policy: SandboxPolicy, *, 
 
 
 def _memory(pids: Iterable[int], limit: int | None) -> int:
-    """What is certainly the session's. The quick figure counts what is shared with the forkserver as well; only if that is beyond the
+    """What is its own, and its parts of what it shares, as with others of its session. The quick figure counts what is shared with the forkserver as well; only if that is beyond the
     limit, the exact one is looked at, for which the system walks all pages."""
-    if (
-        limit is None
-        or sum(_field(pid, "status", b"RssAnon:") + _field(pid, "status", b"RssShmem:") for pid in pids) <= limit
-    ):
+    # One thread of each that lives: it has the memory of all.
+    threads = [alive[0] for pid in pids if (alive := marks.tasks(pid))]
+    quick = {task: _field(task, "status", b"RssAnon:") + _field(task, "status", b"RssShmem:") for task in threads}
+    if limit is None or sum(quick.values()) <= limit:
         return 0
-    return sum(
-        _field(pid, "smaps_rollup", b"Private_Dirty:") + _field(pid, "smaps_rollup", b"Private_Clean:")
-        + _field(pid, "smaps_rollup", b"SwapPss:")
-        for pid in pids
-    )  # fmt: skip
+    return sum(_exact(task) or quick[task] for task in threads)
 
 
-def _field(pid: int, file: str, name: bytes) -> int:
+def _exact(task: str) -> int:
+    """0 where the process has closed itself to that (prctl(2), PR_SET_DUMPABLE)."""
+    return _field(task, "smaps_rollup", b"Pss:") + _field(task, "smaps_rollup", b"SwapPss:")
+
+
+def _field(folder: str, file: str, name: bytes) -> int:
     try:
-        with open(f"/proc/{pid}/{file}", "rb") as lines:
+        with open(f"{folder}/{file}", "rb") as lines:
             for line in lines:
                 if line.startswith(name):
                     return int(line.split()[1]) * 1024
@@ -101,19 +103,16 @@ def _field(pid: int, file: str, name: bytes) -> int:
 
 
 def _threads(pid: int) -> int:
-    try:
-        return len(os.listdir(f"/proc/{pid}/task"))
-    except OSError:
-        return 0
+    return len(marks.tasks(pid))
 
 
 def _deleted(pids: Iterable[int]) -> int:
     found: dict[tuple[int, int], int] = {}
-    for pid in pids:
+    for task in (alive[0] for pid in pids if (alive := marks.tasks(pid))):
         with contextlib.suppress(OSError):
-            for name in os.listdir(f"/proc/{pid}/fd"):
+            for name in os.listdir(f"{task}/fd"):
                 with contextlib.suppress(OSError):
-                    status = os.stat(f"/proc/{pid}/fd/{name}")
+                    status = os.stat(f"{task}/fd/{name}")
                     if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
                         found[status.st_dev, status.st_ino] = status.st_blocks * _BLOCK
     return sum(found.values())
@@ -173,10 +172,16 @@ class Watch:
         self._task = asyncio.ensure_future(self._look())
 
     async def _look(self) -> None:
+        failures = 0  # in a row
         while True:
             started = time.monotonic()
             for usage, end in list(self._sessions()):
-                cause = beyond(await in_thread(usage), self._policy)
+                try:
+                    cause = beyond(await in_thread(usage), self._policy)
+                    failures = 0
+                except Exception as error:  # one session that cannot be measured may not hide the others
+                    failures += 1
+                    cause = f"what it takes cannot be measured: {error}" if failures > _FAILURES else None
                 if cause is not None:
                     end(cause)
             await asyncio.sleep(max(_PERIOD, (time.monotonic() - started) * (_MOST_OF_THE_TIME - 1)))
