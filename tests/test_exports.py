@@ -17,7 +17,7 @@ def test_exactly_these_names_are_exported() -> None:
         ProtocolError SessionLost Unsupported"""
     results = "DisplayOutput ErrorInfo Image Omission PageOutput Result StreamOutput"
     doors = """AsyncSession AsyncStream FileInfo JupyterCodeExecuter JupyterServer Limits LocalKernels Provider
-        Session Stream execute_code_jupyter fold run"""
+        SandboxPolicy Session Stream execute_code_jupyter fold run"""
     assert sorted(cellrun.__all__) == sorted(f"{events} {errors} {results} {doors}".split())
     for name in cellrun.__all__:
         assert getattr(cellrun, name) is not None

@@ -114,7 +114,7 @@ async def test_every_descriptor_of_a_kernel_with_a_client_is_accounted_for(loade
     assert len(found) <= 32
     assert len(thread_names(kernel.pid)) <= 5
     (parent,) = loaded.server.pids
-    assert set(found.values()) & set(links(parent).values()) == {"/dev/null", lifeline}
+    assert set(found.values()) & set(links(parent).values()) == {"/dev/null"}
 
 
 FACTS = """
@@ -224,8 +224,8 @@ async def test_the_forkserver_has_one_thread_no_event_loop_and_no_zeromq(loaded:
     assert len(thread_names(parent)) == 1
     found = links(parent)
     kinds = Counter(to.partition(":")[0] for to in found.values() if not to.startswith("/"))
-    # Control, and the pair that SIGCHLD writes to; the lifeline. Nothing for epoll or events.
-    assert kinds == {"socket": 3, "pipe": 1}
+    # Control, and the pair that SIGCHLD writes to. Nothing for epoll or events.
+    assert kinds == {"socket": 3}
     files = {to for to in found.values() if to.startswith("/")} - {"/dev/null", found[1]}
     assert found[1] == found[2]
     assert all(to.endswith(".ttf") for to in files)  # which matplotlib lets go of at a fork

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,9 +23,10 @@ from cellrun.protocol.message import Message, parse
 
 _SOCKETS = {"iopub": zmq.SUB, "shell": zmq.DEALER, "stdin": zmq.DEALER, "control": zmq.DEALER}
 _DELIMITER = b"<IDS|MSG>"
-_UNHEARD = ("stdin", "control")
 _READABLE = int(zmq.POLLIN)  # as a flag of Python's enum it would be slow to test
-_WRITABLE = int(zmq.POLLOUT)
+_NEVER = 2**31 - 1  # milliseconds
+_MOST_PARTS = 10_000  # each buffer of a widget is one
+_NO_MESSAGE = f"the kernel sent a message of more than {_MOST_PARTS} parts, which is none of the protocol's"
 _LARGEST = 256 * 1024 * 1024
 _PATIENCE = 1.0
 _CUT_OFF = "the kernel closed its connection, or sent a message of more than 256 MiB"
@@ -53,6 +55,7 @@ class ZmqChannel(Channel):
         self._inbox = Inbox(on_room=self._drain)
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self._monitors: dict[str, zmq.Socket[bytes]] = {}
+        self._connected: set[str] = set()
         self._cut_off: asyncio.TimerHandle | None = None
         self._closed = False
         self._again: asyncio.Handle | None = None
@@ -61,7 +64,9 @@ class ZmqChannel(Channel):
             socket = context.socket(kind)
             socket.linger = 0
             # A kernel that is booting is found within this many milliseconds of binding.
-            socket.reconnect_ivl = -1 if once else 10
+            # Where it must not be made again: not -1, which has libzmq take a message away in the middle of its being read, and
+            # end the process for that (fq.cpp, "!_more").
+            socket.reconnect_ivl = _NEVER if once else 10
             socket.reconnect_ivl_max = 0 if once else 100
             socket.maxmsgsize = _LARGEST
             # In messages, of which each can have a megabyte and more: what libzmq reads ahead while the
@@ -71,12 +76,10 @@ class ZmqChannel(Channel):
                 socket.subscribe(b"")
             else:
                 socket.setsockopt(zmq.IDENTITY, identity)
-            if name in _UNHEARD:
-                socket.immediate = True  # so that it can be sent to only when it is connected
-            if (once or final) and name not in _UNHEARD:
-                monitor = self._monitors[name] = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-                self._loop.add_reader(monitor.fileno(), self._on_disconnected, monitor)
-                self._on_disconnected(monitor)  # a socket that was never read from does not say that it can be
+            if once or final:
+                monitor = self._monitors[name] = socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
+                self._loop.add_reader(monitor.fileno(), self._on_change, name)
+                self._on_change(name)  # a socket that was never read from does not say that it can be
             socket.connect(_address(connection, name))
             self._sockets[name] = socket
             self._loop.add_reader(socket.fileno(), self._drain)
@@ -97,9 +100,10 @@ class ZmqChannel(Channel):
         self._drain()
 
     async def connected(self, timeout: float) -> None:
-        """Until those sockets are connected, too, of which nothing is heard when a kernel answers. Raises ConnectionFailed."""
+        """Until all sockets are connected, also those of which nothing is heard when a kernel answers. Only with `once` or `final`.
+        Raises ConnectionFailed."""
         deadline = self._loop.time() + timeout
-        while not all(int(self._sockets[name].getsockopt(zmq.EVENTS)) & _WRITABLE for name in _UNHEARD):
+        while len(self._connected) < len(self._monitors):
             if self._closed or self._loop.time() > deadline:
                 raise ConnectionFailed(f"the kernel's sockets did not connect within {timeout:g} s")
             await asyncio.sleep(0.001)
@@ -133,14 +137,17 @@ class ZmqChannel(Channel):
         self._sockets[name].disable_monitor()
         self._monitors[name].close(linger=0)
 
-    def _on_disconnected(self, monitor: zmq.Socket[bytes]) -> None:
-        """Mostly since the process has ended, which is told in a moment; otherwise the kernel can be heard no more."""
-        try:
-            monitor.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return
-        if self._cut_off is None:
-            self._cut_off = self._loop.call_later(_PATIENCE, self.gone, _CUT_OFF)
+    def _on_change(self, name: str) -> None:
+        while True:
+            try:
+                event, *_ = self._monitors[name].recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if int.from_bytes(event[:2], sys.byteorder) == zmq.EVENT_CONNECTED:
+                self._connected.add(name)
+            elif self._cut_off is None:
+                # Mostly since the process has ended, which is told in a moment; otherwise the kernel can be heard no more.
+                self._cut_off = self._loop.call_later(_PATIENCE, self.gone, _CUT_OFF)
 
     def _drain(self, unbounded: bool = False) -> None:
         if self._closed:
@@ -162,9 +169,12 @@ class ZmqChannel(Channel):
                 if name == "iopub" and self._inbox.full and not unbounded:
                     break
                 try:
-                    frames = socket.recv_multipart(zmq.NOBLOCK)
+                    frames = _parts(socket)
                 except zmq.Again:
                     break
+                except ValueError:
+                    self._inbox.put(Gone(_NO_MESSAGE))
+                    return
                 message = self._decode(name, frames)
                 if message is not None:
                     self._inbox.put(message, sum(map(len, frames)))
@@ -192,6 +202,16 @@ class ZmqChannel(Channel):
         if not all(isinstance(part, dict) for part in (header, parent, metadata, content)):
             return None
         return Message(channel, header, parent, metadata, content, tuple(frames[start + 5 :]))
+
+
+def _parts(socket: zmq.Socket[bytes]) -> list[bytes]:
+    """One message. Raises zmq.Again where there is none, ValueError for one with more parts than any kernel makes."""
+    parts = [socket.recv(zmq.NOBLOCK)]
+    while socket.getsockopt(zmq.RCVMORE):
+        if len(parts) > _MOST_PARTS:
+            raise ValueError
+        parts.append(socket.recv(zmq.NOBLOCK))
+    return parts
 
 
 def _text(part: bytes) -> str:

@@ -36,6 +36,7 @@ class Endpoints:
         self.folder = socket_folder()
         self._sockets: list[socket.socket] = []
         self._told: int | None = None
+        self._lifeline = self._held = -1
         self._log: SmallLog | None = None
         try:
             ports = {f"{name}_port": self._listen(transport, number) for number, name in enumerate(CHANNELS, 1)}
@@ -51,6 +52,7 @@ class Endpoints:
             self.connection_file.touch(mode=0o600)
             self.connection_file.write_text(json.dumps(self.connection), "utf-8")
             self._told = connection_in_memory(self.connection)
+            self._lifeline, self._held = os.pipe()
             self._log = SmallLog()
         except BaseException:
             self.remove()
@@ -71,10 +73,11 @@ class Endpoints:
 
     @property
     def descriptors(self) -> list[int]:
-        """What a kernel is given (see `become_kernel`): of the connection, of a log, and of the sockets in the order of `CHANNELS`."""
+        """What a kernel is given (see `become_kernel`): of the connection, of a log, of a pipe that ends with us, and
+        of the sockets in the order of `CHANNELS`."""
         assert self._told is not None
         assert self._log is not None
-        return [self._told, self._log.descriptor, *(listener.fileno() for listener in self._sockets)]
+        return [self._told, self._log.descriptor, self._lifeline, *(listener.fileno() for listener in self._sockets)]
 
     def close(self) -> None:
         """The sockets are the kernel's now."""
@@ -84,6 +87,9 @@ class Endpoints:
         if self._told is not None:
             os.close(self._told)
             self._told = None
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
 
     def seal(self) -> None:
         """Takes the sockets' names away: nobody can connect any more who has not. (Linux lets other sessions of the same uid connect to a
@@ -102,6 +108,9 @@ class Endpoints:
         if self._log is not None:
             self._log.close()
             self._log = None
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

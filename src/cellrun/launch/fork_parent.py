@@ -24,9 +24,7 @@ _BOOT: Final = 30.0
 _END: Final = 3.0
 _ANSWER: Final = 64 * 1024
 _SAID: Final = 500  # characters of what the process said that go into an error
-_START: Final = (
-    "from cellrun.launch.forkserver_process import main; main({control}, {lifeline}, {modules!r}, {without!r}, {walls})"
-)
+_START: Final = "from cellrun.launch.forkserver_process import main; main({control}, {modules!r}, {without!r}, {walls})"
 
 
 class ForkServerLost(Exception):
@@ -76,17 +74,14 @@ class ForkParent:
         self.forks = 0
         self.since = time.monotonic()
         self._socket, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        lifeline, self._lifeline = os.pipe()
         self._log = tempfile.TemporaryFile(prefix="cellrun-forkserver-")  # noqa: SIM115  # closed with the process
         try:
             with contextlib.ExitStack() as stack:
                 walls = -1 if sandbox is None else stack.enter_context(as_file(sandbox.walls.to_json()))
-                start = _START.format(
-                    control=control.fileno(), lifeline=lifeline, modules=modules, without=list(without), walls=walls
-                )
+                start = _START.format(control=control.fileno(), modules=modules, without=list(without), walls=walls)
                 self._process = subprocess.Popen(
                     [*([] if sandbox is None else sandbox.prefix()), python, "-c", start],
-                    pass_fds=[control.fileno(), lifeline, *([] if sandbox is None else [walls])],
+                    pass_fds=[control.fileno(), *([] if sandbox is None else [walls])],
                     env={**os.environ, **env} if sandbox is None else sandbox.forkserver_environment(env),
                     cwd="/",
                     stdin=subprocess.DEVNULL,
@@ -97,11 +92,9 @@ class ForkParent:
         except OSError as error:
             self._socket.close()
             self._log.close()
-            os.close(self._lifeline)
             raise KernelStartError(f"the forkserver cannot be started: {error.strerror}") from None
         finally:
             control.close()
-            os.close(lifeline)
         self.pid = self._process.pid  # until it is known better: in a sandbox that is not the forkserver itself
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._read)
@@ -294,8 +287,6 @@ class ForkParent:
 
     def _let_go(self) -> None:
         self._reap()
-        with contextlib.suppress(OSError):
-            os.close(self._lifeline)
         self._log.close()
         self._on_end(self)
 

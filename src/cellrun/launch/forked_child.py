@@ -52,7 +52,6 @@ def become_kernel(
     application: LeanApplication,
     birth: Birth,
     descriptors: Sequence[int],
-    lifeline: int,
     parent: int,
     parents_own: Sequence[int],
     prepared: Prepared | None,
@@ -60,8 +59,8 @@ def become_kernel(
     """In the child, right after the fork, with the kernel's environment.
 
     descriptors   a file with the connection, which only the kernel reads: it holds the key; where the process's own words go,
-                  not the cells'; and the sockets that listen, if there are any
-    lifeline      a pipe that ends with the process for which the kernel works
+                  not the cells'; a pipe that ends with the process for which the kernel works; and the sockets that listen, if there
+                  are any
     parents_own   is closed; other descriptors belong to modules that are loaded, which would take a socket of the kernel
                   for their file were theirs closed
     prepared      its sandbox
@@ -73,7 +72,7 @@ def become_kernel(
         _reset_signals()
         for descriptor in parents_own:
             os.close(descriptor)
-        told, log, *listeners = descriptors
+        told, log, lifeline, *listeners = descriptors
         _reset_standard_streams(log)
         prctl(NAME, birth.name.encode())
         if birth.room is not None:
@@ -88,9 +87,10 @@ def become_kernel(
         tempfile.tempdir = None
         sys.argv[:] = [_LAUNCHER, "-f", birth.connection_file]
         _reset_shell(application)
-        if prepared is not None and birth.room is not None and not prepared.walls.own_uid:
+        if prepared is not None and not prepared.walls.own_uid:
             metadata.by_descriptor()
-            application.shell.system = application.shell.system_raw  # the other one needs a terminal
+        if prepared is not None and not prepared.walls.terminals:
+            application.shell.system = application.shell.system_raw  # the other one needs one
         gc.enable()
         application.attach(
             connection,

@@ -3,8 +3,8 @@
 It is told what to do over the socket that it was started with, and answers there. When that ends, whoever started it
 is gone, and it ends its kernels and itself.
 
-    in   {"op": "fork", "id", "birth": …} with the descriptors of a file with the connection, of one for the process's own words, and
-         of five listening sockets, or none: then it binds them itself
+    in   {"op": "fork", "id", "birth": …} with the descriptors of a file with the connection, of one for the process's own words, of a
+         pipe that ends with its owner, and of five listening sockets, or none: then it binds them itself
          {"op": "preload"}                 loads the rest, as soon as nothing else is to be done
          {"op": "end", "pid"}              ends a kernel that nobody could take
          {"op": "retire"}                  forks no more, and ends with the last of its kernels
@@ -47,13 +47,11 @@ class ForkServerProcess:
     def __init__(
         self,
         control: socket.socket,
-        lifeline: int,
         modules: Sequence[str] | str,
         without: Sequence[str],
         prepared: Prepared | None,
     ) -> None:
         self._control = control
-        self._lifeline = lifeline
         self._modules = modules
         self._without = without
         self._prepared = prepared
@@ -139,7 +137,7 @@ class ForkServerProcess:
             self._say({"failed": request["id"], "why": str(error)})
         if pid == 0:
             own = [self._control.fileno(), self._wakeup.fileno(), self._wakeups.fileno()]
-            become_kernel(self._application, birth, descriptors, self._lifeline, parent, own, self._prepared)
+            become_kernel(self._application, birth, descriptors, parent, own, self._prepared)
         gc.enable()
         for descriptor in descriptors:
             os.close(descriptor)
@@ -263,7 +261,7 @@ def threads() -> list[str]:
     return names
 
 
-def main(control: int, lifeline: int, modules: Sequence[str] | str, without: Sequence[str], walls: int) -> None:
+def main(control: int, modules: Sequence[str] | str, without: Sequence[str], walls: int) -> None:
     """What the process runs. `walls` is a file with the Walls of its kernels, or -1: then they have none."""
     sys.path[:] = [entry for entry in sys.path if entry]  # put there for -c; the shell of a kernel puts it back
     prctl(SUBREAPER, 1)
@@ -271,6 +269,5 @@ def main(control: int, lifeline: int, modules: Sequence[str] | str, without: Seq
     if walls >= 0:
         with open(walls, "rb") as file:
             prepared = Prepared(Walls.from_json(json.load(file)))
-    for descriptor in (control, lifeline):
-        os.set_inheritable(descriptor, False)
-    ForkServerProcess(socket.socket(fileno=control), lifeline, modules, without, prepared).run()
+    os.set_inheritable(control, False)
+    ForkServerProcess(socket.socket(fileno=control), modules, without, prepared).run()

@@ -147,7 +147,10 @@ class KernelProcess:
         """Its limits hold before the program begins. Raises KernelStartError."""
         try:
             await in_thread(enclosure.admit_all, self.pid)
-            os.write(self._go, b"g")
+            with contextlib.suppress(
+                BrokenPipeError
+            ):  # it has ended already: what it said is told by whoever waits for it
+                os.write(self._go, b"g")
         except OSError as error:
             why = error.strerror or str(error)
             raise KernelStartError(f"the kernel could not be put into its control group: {why}") from None

@@ -79,9 +79,14 @@ class ForkedProvisioner(LocalProvisioner):
             portal.close_at_exit(server)
         told = connection_in_memory(connection)
         nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        lifeline, held = os.pipe()
         try:
-            return ForkedProcess(await server.fork(birth, [told, nothing]), mark)
+            return ForkedProcess(await server.fork(birth, [told, nothing, lifeline]), mark, held)
+        except BaseException:
+            os.close(held)
+            raise
         finally:
+            os.close(lifeline)
             os.close(told)
             os.close(nothing)
             server.load_soon()
@@ -92,8 +97,9 @@ class ForkedProcess:
 
     stdin = stdout = stderr = None
 
-    def __init__(self, child: Child, mark: str) -> None:
-        """On the loop of the child's forkserver."""
+    def __init__(self, child: Child, mark: str, held: int) -> None:
+        """On the loop of the child's forkserver. `held` is our end of its lifeline."""
+        self._held = held
         self.pid = child.pid
         self._child = child
         self._mark = mark
@@ -101,6 +107,7 @@ class ForkedProcess:
         child.exited.add_done_callback(self._ended)
 
     def _ended(self, exited: asyncio.Future[int | None]) -> None:
+        os.close(self._held)
         code = exited.result()
         self._exited.set_result(-signal.SIGKILL if code is None else code)
 

@@ -184,7 +184,7 @@ class LocalKernels(Provider):
         )
         if self._policy is not None:
             needed = () if self._forks else files_of(self._kernel)
-            self._sandbox = Sandbox(self._policy, folder=self._cwd, readable=needed)
+            self._sandbox = Sandbox(self._policy, folder=self._cwd, readable=needed, shared=self._forks)
             self._walled = asyncio.ensure_future(in_thread(self._sandbox.open))
             self._walled.add_done_callback(lambda task: task.cancelled() or task.exception())
         if self._forks:
@@ -352,7 +352,7 @@ class LocalLease(Lease):
             await channel.connected(deadline - time.monotonic())
             await process.sealed()
             if self._server is None:
-                terminals = self._sandbox is None or self._sandbox.walls.own_uid
+                terminals = self._sandbox is None or self._sandbox.walls.terminals
                 await prepare(self.client, timeout=max(0.1, deadline - time.monotonic()), terminals=terminals)
             self._ready = True
             self._limit_lifetime(process)

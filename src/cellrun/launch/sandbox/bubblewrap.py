@@ -69,8 +69,12 @@ def arguments(
     command += _binds(SYSTEM, "--ro-bind-try") + _binds(NETWORK if network else (), "--ro-bind-try")
     # What can only be read may lie within what can be changed, and the other way round: the inner one comes later, and counts.
     ways = [*((path, "--ro-bind-try") for path in readable), *((path, "--bind") for path in writable)]
+    bound: dict[str, str] = {}
     for path, how in sorted(dict(ways).items(), key=lambda way: len(Path(way[0]).parts)):
-        command += _binds([path], how)
+        around = [parent for parent in map(str, Path(path).parents) if parent in bound]
+        if not around or bound[around[0]] != how:  # else it is there already, in the same way
+            command += _binds([path], how)
+        bound[path] = how
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--"]
 
 

@@ -44,7 +44,8 @@ _proved: set[tuple[Form, bool, bool]] = set()
 
 class Sandbox:
     """`folder` is the working folder that the caller named, `python` the interpreter of the kernels, `readable` what a kernelspec
-    needs besides. `open()` must come first, `close()` last."""
+    needs besides, `shared` whether all kernels
+    are in one bubblewrap. `open()` must come first, `close()` last."""
 
     form: Form
 
@@ -55,11 +56,13 @@ class Sandbox:
         folder: Path | None = None,
         python: str = sys.executable,
         readable: Sequence[str] = (),
+        shared: bool = True,
     ) -> None:
         self.policy = policy
         self._folder = folder
         self._python = python
         self._readable = readable
+        self._shared = shared
 
     def open(self) -> None:
         """Finds the strongest form that holds. Raises KernelStartError if there is none: nothing is started then."""
@@ -116,6 +119,7 @@ class Sandbox:
                 writable,
                 network,
                 own_uid,
+                own_uid or (form == "strong" and not self._shared),
                 filters,
                 open_files=policy.open_files,
                 file_size=policy.file_size,

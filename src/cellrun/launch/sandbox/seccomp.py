@@ -182,8 +182,7 @@ def _refused(lib: Any, network: bool, own_uid: bool, portable: bool) -> bytes:
 
     done, unsupported = lib.ERRNO(0), lib.ERRNO(errno.EOPNOTSUPP)
     without_effect: set[str] = set()
-    if portable or not own_uid:
-        for_all("inotify_add_watch", refuse)
+    for_all("inotify_add_watch", refuse)  # it tells the names in folders that cannot be listed
     if portable and not network:
         for_all("connect", refuse)
     if not own_uid:

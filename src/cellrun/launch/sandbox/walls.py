@@ -69,6 +69,7 @@ class Walls:
     writable    folders of the caller's that can be changed
     network     whether there are internet sockets
     own_uid     whether each session has a uid that is nobody else's
+    terminals   whether there are terminals: where one is open to other sessions, there is none
     filters     the two seccomp programs
     open_files, file_size, processes, data    resource limits; None: as they are
     """
@@ -77,6 +78,7 @@ class Walls:
     writable: tuple[str, ...]
     network: bool
     own_uid: bool
+    terminals: bool
     filters: seccomp.Filters = field(repr=False)
     open_files: int | None = None
     file_size: int | None = None
@@ -140,7 +142,7 @@ class Prepared:
         self._add(walls.writable, landlock.CHANGE)
         self._add(_DEVICES, landlock.DEVICE)
         self._add(("/dev/shm",), landlock.SHARED_MEMORY)
-        if walls.own_uid:  # otherwise a terminal is open to every session
+        if walls.terminals:
             self._add(_TERMINALS, landlock.TERMINAL)
 
     def _add(self, paths: Iterable[str], rights: int) -> None:
