@@ -47,6 +47,7 @@ bench: $(STAMP)
 
 soak: $(STAMP)
 	$(PYTHON) -m pytest tests/soak -m soak -q -s
+	$(PYTHON) -m pytest tests/abuse -m soak -q -n 2 --dist loadscope
 
 # Versions and hashes, no registry addresses. Needs uv, which nothing else here does.
 lock:

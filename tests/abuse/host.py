@@ -2,7 +2,7 @@
 
 It runs as the uid that a test wants, so that one test process can see containment as root and as an ordinary user.
 
-    {"do": "open", "name", "sandbox": "none" | {policy}}    → {"pid", "work", "room", "sockets", "containment", "forkserver"}
+    {"do": "open", "name", "sandbox": "none" | {policy}…}   → {"pid", "work", "room", "sockets", "containment", "forkserver"}
     {"do": "run", "name", "code", "timeout"}                → the result's dict, with "reason" and "restarted"
     {"do": "time", "name", "code", "times"}                 → {"seconds": [...]}
     {"do": "read" | "list" | "write", "name", "path"…}      → {"data": text} | {"names"} | {} | {"error": name, "text"}
@@ -39,15 +39,20 @@ class Host:
         return answer
 
     async def _open(
-        self, name: str, sandbox: str | dict[str, Any], kernel: str = "python3", cwd: str | None = None
+        self,
+        name: str,
+        sandbox: str | dict[str, Any],
+        kernel: str = "python3",
+        cwd: str | None = None,
+        limits: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         key = json.dumps([sandbox, kernel, cwd], sort_keys=True)
         if key not in self._providers:
             policy = sandbox if isinstance(sandbox, str) else SandboxPolicy(**sandbox)
             self._providers[key] = LocalKernels(sandbox=policy, kernel=kernel, cwd=cwd, pool=0, preload=())  # type: ignore[arg-type]
         provider = await self._providers[key].__aenter__()
-        limits = Limits(timeout=60, grace=1.0)
-        session = self._sessions[name] = await AsyncSession(provider, limits=limits).start()
+        bounds = Limits(**{"timeout": 60, "grace": 1.0, **(limits or {})})
+        session = self._sessions[name] = await AsyncSession(provider, limits=bounds).start()
         lease = session._lease
         assert isinstance(lease, LocalLease)
         process = lease._process
@@ -85,7 +90,8 @@ class Host:
         return {"names": [info.path for info in await self._sessions[name].files.list(path)]}
 
     async def _close(self, name: str) -> dict[str, Any]:
-        await self._sessions.pop(name).aclose()
+        if name in self._sessions:  # closing twice is fine
+            await self._sessions.pop(name).aclose()
         return {}
 
     async def aclose(self) -> None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from cellrun.kernel.service import Service
 from cellrun.kernel.streams import CapturedDescriptor, LeanStream
 from cellrun.kernel.wire import LeanSession
 
+_PAUSE: Final = 0.02  # seconds
 _LINGER: Final = 1000  # milliseconds that unsent messages have when the kernel ends, as in ipykernel
 CHANNELS: Final = ("shell", "iopub", "stdin", "control", "hb")
 
@@ -171,6 +173,7 @@ class LeanApplication(IPKernelApp):
                 interval=flush_interval,
             )
             captured = CapturedDescriptor(descriptor, stream)
+            captured.pause = partial(self.service.pause, captured, captured.read, _PAUSE)
             self.service.watch(captured, captured.read)
             self.kernel.captured.append(captured)
             setattr(sys, name, stream)

@@ -1,7 +1,7 @@
 """Messages of forked children (multiprocessing, os.fork), sent by the kernel for them.
 
 A ZeroMQ socket cannot be used by two processes (zmq_ctx_new(3)), so a child hands its messages over through
-a pair of unix datagram sockets that it inherited: datagrams of several writers do not mix.
+a pair of unix sockets for packets that it inherited: packets of several writers do not mix.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Relay:
     def __init__(self, pass_on: Callable[[list[bytes]], None]) -> None:
         self._pass_on = pass_on
         self._lock = threading.Lock()
-        self._reader, self._writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._reader, self._writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._reader.setblocking(False)
         self._numbers = itertools.count()
         self._unfinished: OrderedDict[tuple[int, int], dict[int, bytes]] = OrderedDict()

@@ -38,6 +38,11 @@ class Service(threading.Thread):
         context.run(self.loop.add_reader, source.fileno(), read)
         self.loop.call_soon(read, context=context)
 
+    def pause(self, source: Any, read: Callable[[], Any], seconds: float) -> None:
+        """Looks away from a watched source for a while. From this thread."""
+        self.loop.remove_reader(source.fileno())
+        self.loop.call_later(seconds, self.watch, source, read)
+
     def later(self, delay: float, call: Callable[[], None]) -> None:
         """Calls it in this thread after `delay` seconds."""
         self.loop.call_soon_threadsafe(self.loop.call_later, delay, call)

@@ -19,6 +19,7 @@ from cellrun.kernel.wire import LeanSession
 _AT_ONCE: Final = 1024 * 1024  # characters that are gathered before they are sent without waiting
 _AGAIN: Final = 0.005
 _READ: Final = 65536
+_MOST_WAITING: Final = 1024 * 1024  # characters
 _PIPE: Final = 1024 * 1024  # the most that a pipe can be made to hold without privileges (pipe(7))
 
 Later = Callable[[float, Callable[[], None]], None]
@@ -103,6 +104,11 @@ class LeanStream(OutStream):
                 self._later(self.flush_interval, self._flush_in_time)
         return len(string)
 
+    @property
+    def waiting(self) -> int:
+        """Characters that are not sent yet."""
+        return self._size
+
     def flush(self) -> None:
         """Sends what was gathered; waits while a reader lags."""
         if self._forked:
@@ -184,6 +190,7 @@ class CapturedDescriptor:
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._lock = threading.Lock()
+        self.pause: Callable[[], None] | None = None
         # A writing end stays here: were the user to close the descriptor, the end of the file could be read for ever.
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -193,7 +200,11 @@ class CapturedDescriptor:
         return self._reader
 
     def read(self) -> None:
-        """Passes on one portion."""
+        """Passes on one portion; or none, where a reader lags and much waits to be sent: then the pipe fills up, and whoever writes there
+        waits."""
+        if self._stream.waiting > _MOST_WAITING and self.pause is not None:
+            self.pause()
+            return
         with self._lock:
             self._read()
 

@@ -136,14 +136,14 @@ def remove_tree(folder: str) -> None:
                 if not stat.S_ISDIR(os.stat(name, dir_fd=top, follow_symlinks=False).st_mode):
                     os.unlink(name, dir_fd=top)
                     continue
-                inner = _open_folder(name, top)
+                inner = open_folder(name, top)
                 try:
                     for below in os.listdir(inner):
                         if not stat.S_ISDIR(os.stat(below, dir_fd=inner, follow_symlinks=False).st_mode):
                             os.unlink(below, dir_fd=inner)
                             continue
                         # A folder can only be moved by who may write to it.
-                        os.close(_open_folder(below, inner))
+                        os.close(open_folder(below, inner))
                         number += 1  # moved up, for the next round: so no path gets long
                         os.rename(below, f".cellrun-{number}-{secrets.token_hex(8)}", src_dir_fd=inner, dst_dir_fd=top)
                 finally:
@@ -154,12 +154,14 @@ def remove_tree(folder: str) -> None:
     os.rmdir(folder)
 
 
-def _open_folder(name: str, within: int) -> int:
-    """A descriptor of a folder, which is ours to change from now on; a link is an error, also one that has just come."""
-    place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+def open_folder(name: str, within: int | None) -> int:
+    """A descriptor of a folder, opened up if it was closed to us; a link is an error, also one that has just come. Raises OSError."""
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    place = os.open(name, os.O_PATH | flags, dir_fd=within)
     try:
-        os.chmod(f"/proc/self/fd/{place}", 0o700)
-        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if os.fstat(place).st_mode & 0o700 != 0o700:
+            os.chmod(f"/proc/self/fd/{place}", 0o700)
+        return os.open(".", os.O_RDONLY | flags, dir_fd=place)
     finally:
         os.close(place)
 

@@ -31,7 +31,7 @@ FORMS: Final[tuple[Form, ...]] = ("strong", "portable")
 _PATIENCE: Final = 30.0
 _SHARED_MEMORY: Final = 256 * 2**20
 # Processes of this user that there may be besides, where Linux counts all of them together: a backstop behind watch.py.
-_OTHERS: Final = 4096
+_OTHERS: Final = 1024
 _ADVICE: Final = (
     'Run cellrun in a container or virtual machine made for it and say sandbox="none" (`--sandbox none`) there; '
     "`cellrun doctor` shows what holds on this machine"

@@ -33,7 +33,7 @@ _INT: Final = 0xFFFFFFFF
 _FILES: Final = """
 access chdir close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 fallocate fchdir fchmod
 fchown fcntl fdatasync fgetxattr flistxattr flock fremovexattr fsetxattr fstat fstatfs fsync ftruncate getcwd getdents
-getdents64 getxattr getxattrat inotify_add_watch inotify_init inotify_init1 inotify_rm_watch ioctl lgetxattr link linkat
+getdents64 getxattr getxattrat ioctl lgetxattr link linkat
 listxattr listxattrat llistxattr lseek lstat mkdir mkdirat mknod mknodat newfstatat open openat pread64 preadv
 preadv2 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv rename renameat renameat2 rmdir sendfile splice
 stat statfs statx symlink symlinkat sync sync_file_range syncfs tee truncate umask unlink unlinkat vmsplice write writev
@@ -59,8 +59,7 @@ _WAITING: Final = """
 alarm clock_getres clock_gettime clock_nanosleep epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2
 epoll_wait eventfd eventfd2 futex futex_requeue futex_wait futex_waitv futex_wake getitimer getrandom gettimeofday
 nanosleep poll ppoll pselect6 restart_syscall select setitimer signalfd signalfd4 time timer_create timer_delete
-timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime io_cancel io_destroy
-io_getevents io_pgetevents io_setup io_submit pipe pipe2
+timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime pipe pipe2
 """
 _SOCKETS: Final = """
 accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg sendmsg sendto
@@ -182,7 +181,6 @@ def _refused(lib: Any, network: bool, own_uid: bool, portable: bool) -> bytes:
 
     done, unsupported = lib.ERRNO(0), lib.ERRNO(errno.EOPNOTSUPP)
     without_effect: set[str] = set()
-    for_all("inotify_add_watch", refuse)  # it tells the names in folders that cannot be listed
     if portable and not network:
         for_all("connect", refuse)
     if not own_uid:

@@ -55,6 +55,7 @@ _OWN_STATE: Final = (
 )
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _TERMINALS: Final = ("/dev/tty", "/dev/ptmx", "/dev/pts")
+_TIMERS: Final = 4096  # and signals that wait: the system counts them by uid
 _LOCKED: Final = 64 * 1024  # bytes of memory that cannot be swapped: programs ask for a little of it
 PARTS: Final = ("work", "tmp", "home")
 """The folders of a room: it can change all in them, and not themselves."""
@@ -126,6 +127,7 @@ class Room:
             "XDG_CACHE_HOME": f"{home}/.cache",
             "XDG_CONFIG_HOME": f"{home}/.config",
             "XDG_DATA_HOME": f"{home}/.local/share",
+            "GIT_CONFIG_NOSYSTEM": "1",  # git gives up where it cannot read that file
             "JUPYTER_RUNTIME_DIR": f"{home}/.local/share/jupyter/runtime",
         }
 
@@ -183,6 +185,7 @@ class Prepared:
         for kind, value in (
             (resource.RLIMIT_CORE, 0),
             (resource.RLIMIT_MEMLOCK, _LOCKED),
+            (resource.RLIMIT_SIGPENDING, _TIMERS),
             (resource.RLIMIT_NOFILE, walls.open_files),
             (resource.RLIMIT_FSIZE, walls.file_size),
             (resource.RLIMIT_NPROC, walls.processes),

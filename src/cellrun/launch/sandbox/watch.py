@@ -17,10 +17,12 @@ from typing import Final
 
 from cellrun.launch.sandbox import marks
 from cellrun.launch.sandbox.policy import SandboxPolicy, size_text
+from cellrun.launch.sandbox.rooms import open_folder
 from cellrun.launch.threads import in_thread
 
 _PERIOD: Final = 0.25
-_MOST_OF_THE_TIME: Final = 10  # a look takes at most this part of the time
+_MOST_OF_THE_TIME: Final = 10  # a look takes at most this part of the time, if that makes no long pauses
+_LONGEST: Final = 1.0
 _DEEPEST: Final = 200
 _BLOCK: Final = 512
 _FAILURES: Final = 8  # of measuring, in a row, that may pass: a machine can be short of descriptors for a moment
@@ -66,7 +68,10 @@ def measure(root: int | None, mark: int, folder: str, policy: SandboxPolicy, *, 
     if processes or disk:
         pids = marks.marked(root, mark)
         if processes:
-            memory, count = _memory(pids, policy.memory), sum(map(_threads, pids))
+            count = sum(map(_threads, pids))
+            if count > policy.processes:  # to look at the memory of so many takes long, and changes nothing
+                return Usage(processes=count)
+            memory = _memory(pids, policy.memory)
         if disk:
             held = _deleted(pids)
     if not disk:
@@ -126,9 +131,8 @@ def _folder(folder: str, policy: SandboxPolicy) -> tuple[int, int, int]:
 
     def enter(name: str, within: int | None) -> None:
         nonlocal size, files
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        with contextlib.suppress(OSError):  # gone, or closed to us
-            descriptor = os.open(name, flags, dir_fd=within)
+        with contextlib.suppress(OSError):  # gone
+            descriptor = open_folder(name, within)
             inner: list[str] = []
             stack.append((descriptor, inner))
             with os.scandir(descriptor) as scan:
@@ -184,7 +188,8 @@ class Watch:
                     cause = f"what it takes cannot be measured: {error}" if failures > _FAILURES else None
                 if cause is not None:
                     end(cause)
-            await asyncio.sleep(max(_PERIOD, (time.monotonic() - started) * (_MOST_OF_THE_TIME - 1)))
+            pause = (time.monotonic() - started) * (_MOST_OF_THE_TIME - 1)
+            await asyncio.sleep(min(max(_PERIOD, pause), _LONGEST))
 
     async def aclose(self) -> None:
         """Never raises."""
