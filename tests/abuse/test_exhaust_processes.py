@@ -136,10 +136,9 @@ def test_after_a_bomb_a_limit_is_still_watched(host: Host) -> None:
     policy: dict[str, Any] = {"form": "portable", "processes": 40}
     with opened(host, policy) as first, opened(host, policy) as second:
         first.run(FORK_BOMB, timeout=4)
-        result = answer(second.begin(SLEEPERS, timeout=25))
+        result = answer(second.begin(SLEEPERS.replace("+ 6", "+ 20"), timeout=30))
         if host.user == "ordinary":
             assert result["status"] == "kernel_died", result
-            assert result["duration"] < 5
 
 
 # What is counted for all of a user, or of the machine, and has no limit of its own here.
