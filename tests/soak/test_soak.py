@@ -85,14 +85,15 @@ async def test_thousands_of_forked_kernels_leave_nothing(tmp_path: Path, monkeyp
 
         async def one(number: int) -> None:
             async with AsyncSession(kernels) as session:
-                await session.run("import os", timeout=60)
+                await session.run("1", timeout=60)
                 assert isinstance(session._lease, LocalLease)
                 pid = session._lease.pid
                 fate = chance.random()
                 if fate < 0.3:
                     os.kill(pid, signal.SIGKILL)
                 elif fate < 0.4:
-                    assert (await session.run("os._exit(1)")).status == "kernel_died"
+                    # The kernel may be another by now: it ends with a forkserver that is killed in a pid namespace.
+                    assert (await session.run("import os; os._exit(1)")).status == "kernel_died"
                 if number in (CYCLES // 4, CYCLES // 2):
                     assert kernels._server is not None
                     os.kill(kernels._server.pids[-1], signal.SIGKILL)
