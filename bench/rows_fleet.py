@@ -18,7 +18,7 @@ from bench.rows_data import MB
 from bench.rows_forked import FORKED, SPAWNED, quiet
 from cellrun.launch import forkserver
 from cellrun.launch.process import KernelProcess
-from cellrun.providers.local import LocalLease
+from cellrun.providers.local_lease import LocalLease
 
 _IMPORTS: Final = "import numpy, pandas, matplotlib.pyplot"
 

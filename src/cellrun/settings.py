@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import SettingsError as UnreadableVariable
 
 from cellrun.errors import CellrunError
 
@@ -83,6 +84,12 @@ def load(flags: Mapping[str, Any]) -> Settings:
         raise SettingsError(
             f"the setting {name!r} is not valid: {first['msg']} "
             f"(from a flag, the variable CELLRUN_{name.upper()}, or {config_file()})"
+        ) from None
+    except UnreadableVariable:
+        # Only variables are JSON, and only `allow` wants more than a word.
+        raise SettingsError(
+            "the variable CELLRUN_ALLOW is not JSON: an object with fields of SandboxPolicy is expected, such as "
+            """'{"memory": "1GB", "network": "full"}'"""
         ) from None
     except (OSError, ValueError) as error:
         raise SettingsError(f"the settings file {config_file()} cannot be read: {error}") from None

@@ -20,7 +20,7 @@ from typing import Any
 
 from cellrun import AsyncSession, CellrunError, Limits, LocalKernels, SandboxPolicy
 from cellrun.launch.forked import ForkedKernel
-from cellrun.providers.local import LocalLease
+from cellrun.providers.local_lease import LocalLease
 
 
 class Host:

@@ -194,6 +194,16 @@ def test_a_kernel_starts_anew_after_it_took_too_much(host: Host) -> None:
         assert after["status"] == "ok", after
 
 
+def test_a_kernel_that_ends_itself_is_not_out_of_memory_because_a_program_of_its_was_before(host: Host) -> None:
+    with opened(host, {"form": "portable", **SMALL}) as session:
+        before = session.run(IN_A_SUBPROCESS.replace("HOLD", "pass"))
+        assert before["status"] == "ok", before
+        assert not held(before)
+        ended = session.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert ended["status"] == "kernel_died", ended
+    assert "out of memory" not in ended["reason"], ended
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_nothing_stays_in_shared_memory_after_the_session(host: Host, form: str) -> None:
     """One session after the other would fill the machine's memory otherwise."""

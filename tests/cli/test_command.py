@@ -85,6 +85,14 @@ def test_a_server_is_used_with_a_token_from_a_file(free_server: Server, token_se
     assert free_server.token not in wrong.stderr
 
 
+def test_a_variable_that_is_no_json_is_named_and_says_what_was_expected(tmp_path: Path) -> None:
+    done = cellrun("run", "-c", "1", cwd=tmp_path, env={"CELLRUN_ALLOW": "abc"})
+    assert done.returncode == 2
+    assert "CELLRUN_ALLOW" in done.stderr
+    assert "SandboxPolicy" in done.stderr
+    assert "settings file" not in done.stderr
+
+
 def test_settings_that_are_wrong_are_named_with_their_origin(tmp_path: Path) -> None:
     done = cellrun("run", "-c", "1", cwd=tmp_path, env={"CELLRUN_TIMEOUT": "soon"})
     assert done.returncode == 2

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cellrun import AsyncSession, KernelStartError, LimitExceeded, LocalKernels
-from cellrun.providers.local import LocalLease
+from cellrun.providers.local_lease import LocalLease
 from tests.support.waiting import eventually, process_exists
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cellrun import AsyncSession, JupyterServer, LocalKernels, Stdout
-from cellrun.providers.local import LocalLease
+from cellrun.providers.local_lease import LocalLease
 from tests.live.test_leaks import children, descriptors, living_children, settled
 from tests.support.servers import Server
 from tests.support.waiting import eventually

@@ -101,6 +101,11 @@ class Enclosure:
             root, self.room.mark, self.room.folder, sandbox.policy, processes=not held, disk=not sandbox.mounts
         )
 
+    def outlived(self) -> None:
+        """The kernel is quiet and alive: what the system ended until now for lack of memory was not the kernel."""
+        if self._group is not None:
+            self._group.new_kill()
+
     def describe_exit(self, code: int | None, *, started: bool = False) -> str:
         """How the kernel ended, as `describe_exit` of death.py, but with what is known here. `started`: not forked; then bubblewrap tells
         of a signal as shells do."""
