@@ -9,6 +9,7 @@
     ├── ProtocolError         the other side said something that the protocol does not know
     ├── Unsupported           this provider or kernel cannot do what was asked
     ├── SettingsError         a setting of the command is not valid (in `cellrun.settings`)
+    ├── ServeError            the service cannot be started so (in `cellrun.service.serve`)
     └── ExecutionFailed       raised by Result.raise_for_error() and by nothing else
 
 Every message says what was wrong, what was expected and what to do. None holds a secret: URLs pass

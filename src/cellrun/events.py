@@ -108,9 +108,10 @@ class ErrorOutput(BaseEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputDropped(BaseEvent):
     """Output was lost before it reached us. `reason`: "data_rate", "message_rate" (limits of the
-    Jupyter server) or "connection" (a broken connection whose buffer was lost)."""
+    Jupyter server), "connection" (a broken connection whose buffer was lost) or "log" (a reader of the
+    service came so late that the run's bounded log had forgotten it; then `seq` is the last number forgotten)."""
 
-    reason: Literal["data_rate", "message_rate", "connection"]
+    reason: Literal["data_rate", "message_rate", "connection", "log"]
     detail: str
 
 

@@ -36,11 +36,15 @@ class AsyncSession:
     `provider`: where the kernel comes from: None (this machine), the address of a Jupyter server as a
     string, or a provider object, which then can serve many sessions and is not closed with this one.
     The kernel is started by the first run, or by `start()` or `async with`.
+    `succeeds`: why the kernel of an earlier session, which this one goes on from, is gone: the first run begins with a
+    KernelRestarted that says so. None: there was none.
 
     Usable on one event loop; on another one calls raise RuntimeError. Closing twice is fine, forgetting warns (ResourceWarning).
     """
 
-    def __init__(self, provider: Provider | str | None = None, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self, provider: Provider | str | None = None, *, limits: Limits | None = None, succeeds: str | None = None
+    ) -> None:
         self._owns_provider = not isinstance(provider, Provider)
         self._provider = provider_for(provider)
         self._attached = False
@@ -51,7 +55,7 @@ class AsyncSession:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._kernel_lock = asyncio.Lock()
         self._lost: str | None = None
-        self._restarted: str | None = None
+        self._restarted = succeeds
         self._ours_to_kill = False
         self._killing: asyncio.Task[None] | None = None
         self._late: list[asyncio.Queue[Event | None]] = []
@@ -73,6 +77,11 @@ class AsyncSession:
         """What walls hold the kernel: "none" where nothing does, None where it cannot be known (a remote
         server) or the kernel has not been started."""
         return None if self._lease is None else self._lease.containment
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended: by `aclose()`, or because it was not used for `Limits.idle_timeout`."""
+        return self._closed
 
     @property
     def language(self) -> str:
@@ -205,16 +214,18 @@ class AsyncSession:
         on_input: OnInput | None = None,
         silent: bool = False,
         store_history: bool = True,
+        execution_id: str | None = None,
     ) -> AsyncStream:
         """The events of a run as they happen: `async with session.stream(code) as stream`, in it
-        `async for event in stream`, afterwards `stream.result`. Parameters and errors as in `run`.
+        `async for event in stream`, afterwards `stream.result`. Parameters and errors as in `run`. `execution_id`: one that
+        is new, for a caller who must know it before; None: it is made.
 
         A reader that falls behind by more than `Limits.stream_buffer` slows the kernel down; nothing is
         dropped. Leaving the `async with` before the end interrupts the cell.
         """
         options = self._options(timeout, queue_timeout, silent, store_history, stdin, on_input, None)
         queue = EventQueue(self._limits.stream_buffer)
-        return AsyncStream(lambda: self._submit(code, options, queue), queue, self.interrupt)
+        return AsyncStream(lambda: self._submit(code, options, queue, execution_id), queue, self.interrupt)
 
     def _options(
         self,
@@ -243,14 +254,14 @@ class AsyncSession:
             on_event=on_event,
         )
 
-    def _submit(self, code: str, options: RunOptions, queue: EventQueue | None) -> Run:
+    def _submit(self, code: str, options: RunOptions, queue: EventQueue | None, execution_id: str | None = None) -> Run:
         self._check_open()
         if not isinstance(code, str):
             raise TypeError(f"code must be a str, not {type(code).__name__}")
         if len(self._line) > self._limits.queue_length:
             raise LimitExceeded(f"{len(self._line) - 1} runs wait on this session already", retryable=True)
         run = Run(
-            Execution(uuid.uuid4().hex),
+            Execution(execution_id or uuid.uuid4().hex),
             code,
             options,
             self._limits,
@@ -334,6 +345,10 @@ class AsyncSession:
         self._used()
         if run.result is not None and run.sent and not run.options.silent:
             self._history.add(run.code, run.result)
+        if run.result is not None and run.result.status == "ok" and _exits(run.result):
+            # It ends a moment after its answer: what came in that moment would end with it.
+            self._lost = self._lost or "the code called exit()"
+            self._ours_to_kill = True
         for position, waiting in enumerate(list(self._line)):
             if waiting not in self._line:  # it left during this loop, by the fault of its callback
                 continue
@@ -544,3 +559,8 @@ class AsyncSession:
         await self._ensure_kernel(self._limits.start_timeout)
         assert self._lease is not None
         return await self._lease.open_files()
+
+
+def _exits(result: Result) -> bool:
+    """Whether the cell asked the kernel to end: `exit()` or `quit()` (IPython's payload "ask_exit")."""
+    return any(payload.get("source") == "ask_exit" and not payload.get("keepkernel") for payload in result.payloads)

@@ -52,6 +52,20 @@ class Settings(BaseSettings):
         default_factory=dict, description="What contained code may do beyond the default: fields of SandboxPolicy"
     )
     timeout: float | None = Field(None, ge=0, description="Seconds that a cell may run; none: no limit")
+    host: str = Field("127.0.0.1", description="serve: address to listen on; others than this machine's need keys")
+    port: int = Field(8080, ge=0, le=65535, description="serve: port to listen on; 0: any that is free")
+    data: Path | None = Field(None, description="serve, keys: folder of the database; none: ~/.local/share/cellrun")
+    max_kernels: int | None = Field(None, ge=1, description="serve: kernels at once; none: no limit")
+    max_timeout: float | None = Field(3600.0, ge=0, description="serve: seconds that a run may ask for")
+    idle_timeout: float | None = Field(
+        1800.0, ge=0, description="serve: seconds without use that end a session's kernel"
+    )
+    drain_timeout: float = Field(30.0, ge=0, description="serve: seconds that runs may go on after SIGTERM")
+    keep_days: float = Field(7.0, ge=0, description="serve: days that runs are kept")
+    quota_sessions: int | None = Field(100, ge=1, description="serve: sessions of one tenant")
+    quota_runs: int | None = Field(32, ge=1, description="serve: runs of one tenant that wait or go on")
+    quota_requests: int | None = Field(3000, ge=1, description="serve: requests of one tenant in a minute")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="serve: what is logged")
     images: Literal["auto", "files", "off"] = Field(
         "auto", description="Pictures: in the terminal where it can, else as files; always as files; not at all"
     )
@@ -62,6 +76,14 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
         return named["init_settings"], named["env_settings"], file
+
+    @property
+    def data_folder(self) -> Path:
+        """Of the service."""
+        if self.data is not None:
+            return self.data
+        base = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+        return Path(base, "cellrun")
 
     def server_token(self) -> str:
         """The token: of the variable or file. Raises SettingsError for a file that cannot be read."""

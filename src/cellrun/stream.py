@@ -90,6 +90,18 @@ class AsyncStream:
         if run.sent and not run.ended:
             await self._interrupt()
 
+    @property
+    def begun(self) -> bool:
+        """Whether the code was sent to the kernel."""
+        return self._run is not None and self._run.sent
+
+    def cancel(self) -> None:
+        """The run is no longer wanted: it leaves the line, or its cell is interrupted and, if that does not end it, killed. Its
+        events come to their end as always."""
+        run = self._entered()
+        if not run.ended:
+            run.stop()
+
     def _entered(self) -> Run:
         if self._run is None:
             raise RuntimeError("enter the stream first: `async with session.stream(code) as stream`")

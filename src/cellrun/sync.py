@@ -42,6 +42,10 @@ class Session:
         return self._session.containment
 
     @property
+    def closed(self) -> bool:
+        return self._session.closed
+
+    @property
     def language(self) -> str:
         return self._session.language
 

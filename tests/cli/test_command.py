@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -102,6 +103,57 @@ def test_settings_that_are_wrong_are_named_with_their_origin(tmp_path: Path) -> 
     done = cellrun("run", "-c", "1", cwd=tmp_path, env={"CELLRUN_CONFIG": str(tmp_path / "c.toml")})
     assert done.returncode == 2
     assert "colour" in done.stderr
+
+
+def test_output_that_cannot_be_written_is_one_line_and_not_the_codes_fault(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m cellrun run -c 'print(1)' > /dev/full"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=50, check=False)
+    assert done.returncode == 3
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_closed_outputs_are_passed_over(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m cellrun run -c 'print(1)' >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, timeout=50, check=False).returncode == 0
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """For temporary files: what is long is not used for sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)  # noqa: S103  # sessions with a uid of their own pass through
+        yield Path(folder)
+
+
+def test_a_long_temporary_folder_is_no_reason_not_to_run(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    assert cellrun("run", "-c", "print(1)", cwd=tmp_path, env={"TMPDIR": str(folder)}).stdout == "1\n"
+
+
+def test_a_command_that_is_told_to_end_leaves_nothing(tmp_path: Path, short_folder: Path) -> None:
+    temporary = short_folder
+    env = {**os.environ, "TMPDIR": str(temporary), "XDG_RUNTIME_DIR": str(temporary)}
+    command = [sys.executable, "-m", "cellrun", "run", "-c", "print('on', flush=True); import time; time.sleep(60)"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=env) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "on\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 128 + signal.SIGTERM
+    assert os.listdir(temporary) == []
+
+
+def test_the_prompt_says_what_to_do_without_a_terminal(tmp_path: Path) -> None:
+    done = cellrun("repl", stdin="6 * 7\n", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "cellrun run -" in done.stderr
+
+
+def test_a_flag_that_has_one_value_is_given_once(tmp_path: Path) -> None:
+    done = cellrun("run", "-c", "1", "--allow", "memory=2GB", "--allow", "memory=3GB", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "once" in done.stderr
 
 
 def test_a_script_runs_cell_by_cell_until_one_fails(tmp_path: Path) -> None:

@@ -6,14 +6,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cellrun.errors import AuthenticationError, CellrunError
+
+if TYPE_CHECKING:
+    from cellrun.settings import Settings
 
 app = typer.Typer(
     name="cellrun",
@@ -38,6 +42,7 @@ Allow = Annotated[
         metavar="NAME=VALUE",
     ),
 ]
+Data = Annotated[Path | None, typer.Option(help="Folder of the service's database.", metavar="DIR")]
 Timeout = Annotated[float | None, typer.Option(help="Seconds that a cell may run.", metavar="S")]
 ImagesOption = Annotated[
     Literal["auto", "files", "off"] | None,
@@ -162,6 +167,74 @@ def doctor_command(
     _exit_with(body())
 
 
+@app.command("serve")
+def serve_command(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; others than this machine's need keys.", metavar="H")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0: any that is free.", metavar="P")] = None,
+    data: Data = None,
+    server: Server = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    kernel: Kernel = None,
+    sandbox: SandboxOption = None,
+    allow: Allow = None,
+    timeout: Timeout = None,
+    max_kernels: Annotated[int | None, typer.Option(help="Kernels at once.", metavar="N")] = None,
+) -> None:
+    """Serve the code interpreter over HTTP. SIGTERM ends it when what runs has ended."""
+
+    async def body() -> int:
+        from cellrun.cli.serve import run_service
+        from cellrun.settings import load
+
+        flags: dict[str, Any] = {"host": host, "port": port, "data": data, "max_kernels": max_kernels}
+        flags |= {"server": server, "token_file": token_file, "ca_file": ca_file, "kernel": kernel}
+        flags |= {"sandbox": sandbox, "allow": allowed(allow), "timeout": timeout}
+        return await run_service(load(flags))
+
+    _exit_with(body())
+
+
+keys_app = typer.Typer(help="Keys of the service, each of one tenant.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+
+@keys_app.command("create")
+def keys_create_command(
+    name: Annotated[str, typer.Argument(help="What the key is for; for yourself.")],
+    tenant: Annotated[str, typer.Option(help="Whose sessions and runs it opens.", metavar="T")] = "default",
+    data: Data = None,
+) -> None:
+    """Make a key. It is printed once, here and nowhere else: what is kept is a hash."""
+    from cellrun.cli.keys import create
+
+    _exit_with(_settled(lambda settings: create(settings, name, tenant), data))
+
+
+@keys_app.command("list")
+def keys_list_command(data: Data = None) -> None:
+    """List the keys: id, tenant, name, when made, when revoked."""
+    from cellrun.cli.keys import show
+
+    _exit_with(_settled(show, data))
+
+
+@keys_app.command("revoke")
+def keys_revoke_command(id: Annotated[str, typer.Argument(help="The key's id.")], data: Data = None) -> None:
+    """Make a key worthless, within two seconds also for a service that runs."""
+    from cellrun.cli.keys import revoke
+
+    _exit_with(_settled(lambda settings: revoke(settings, id), data))
+
+
+async def _settled(body: Callable[[Settings], int], data: Path | None) -> int:
+    from cellrun.settings import load
+
+    return body(load({"data": data}))
+
+
 def allowed(given: list[str] | None) -> dict[str, Any] | None:
     """The `--allow` flags by name; one that takes several values may come several times."""
     if not given:
@@ -214,12 +287,14 @@ def _exit_with(body: Coroutine[Any, Any, int]) -> None:
     """Runs it and exits; errors of the plumbing become one line and their exit code."""
     from cellrun.settings import SettingsError
 
+    ended_by: list[int] = []
     try:
-        code = asyncio.run(body)
+        code = asyncio.run(_until_signal(body, ended_by))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        code = 130
+        code = 128 + ended_by[0] if ended_by else 130
     except AuthenticationError as error:
         code = _complain(error, 4)
+        print("cellrun: --token-file, CELLRUN_TOKEN or CELLRUN_PASSWORD hold credentials", file=sys.stderr)
     except (SettingsError, ValueError) as error:
         code = _complain(error, 2)
     except CellrunError as error:
@@ -229,7 +304,26 @@ def _exit_with(body: Coroutine[Any, Any, int]) -> None:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except OSError as error:
+        # A full disk behind our output, a current folder that is gone. What is still buffered cannot be written either.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _complain(OSError(": ".join(filter(None, [error.strerror or str(error), error.filename]))), 3)
     raise SystemExit(code)
+
+
+async def _until_signal(body: Coroutine[Any, Any, int], ended_by: list[int]) -> int:
+    """A signal that asks the command to end cancels it, so that its kernel and folders end with it."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    def end(number: int) -> None:
+        ended_by.append(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, end, number)
+    return await body
 
 
 def _complain(error: Exception, code: int) -> int:
@@ -239,4 +333,7 @@ def _complain(error: Exception, code: int) -> int:
 
 def main() -> None:
     """The entry point of the command."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     app()

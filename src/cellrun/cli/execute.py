@@ -59,6 +59,11 @@ def provider_of(settings: Settings) -> Provider:
             pool=0,
             preload=(),
         )
+    if settings.allow:
+        print(
+            "cellrun: what is allowed (--allow) says nothing to a server: its kernels have what it gives them",
+            file=sys.stderr,
+        )
     return JupyterServer(
         settings.server,
         token=settings.server_token(),

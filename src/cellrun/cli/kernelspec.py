@@ -27,6 +27,8 @@ def content(display_name: str, preload: list[str]) -> dict[str, Any]:
 
 def install(name: str, display_name: str, preload: list[str], *, user: bool, prefix: str | None) -> Path:
     """Writes it and gives its folder. Raises ValueError for a name that cannot be one, OSError where it cannot be written."""
+    if not name.strip():
+        raise ValueError("the name is empty: programs choose the kernelspec by it")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "kernel.json").write_text(json.dumps(content(display_name, preload), indent=1) + "\n", "utf-8")
         return Path(KernelSpecManager().install_kernel_spec(folder, kernel_name=name, user=user, prefix=prefix))

@@ -31,6 +31,8 @@ _COMPLETION_TIMEOUT = 5.0
 
 async def repl(settings: Settings) -> int:
     """Until Ctrl-D or `exit`. Raises CellrunError if no kernel can be had."""
+    if not sys.stdin.isatty():
+        raise ValueError("the prompt needs a terminal; to run code that comes through a pipe: cellrun run -")
     show = Shower(settings.images, "cellrun")
     limits = Limits(timeout=settings.timeout)
     async with provider_of(settings) as provider, AsyncSession(provider, limits=limits) as session:

@@ -6,6 +6,7 @@ the sockets removes them, however the kernel ends.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -96,6 +97,9 @@ class Endpoints:
         socket whose path they know, and IOPub asks nobody for a key.)"""
         for path in self.folder.iterdir():
             path.unlink()
+        # Of whoever is killed later nothing is left.
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     @property
     def log(self) -> str:

@@ -87,6 +87,8 @@ def become_kernel(
         tempfile.tempdir = None
         sys.argv[:] = [_LAUNCHER, "-f", birth.connection_file]
         _reset_shell(application)
+        if birth.room is not None:
+            _own_profile(application.kernel.shell)
         if prepared is not None and not prepared.walls.own_uid:
             metadata.by_descriptor()
         if prepared is not None and not prepared.walls.terminals:
@@ -179,6 +181,16 @@ def _reset_shell(application: LeanApplication) -> None:
     shell.history_manager.dir_hist[:] = [Path.cwd()]
     if name := os.environ.get("JPY_SESSION_NAME"):
         shell.user_ns["__session__"] = name
+
+
+def _own_profile(shell: Any) -> None:
+    """What magics keep (`%cd -b`, `%store`, `%rehashx`) is the session's own: the profile that was read is out of its reach."""
+    shell.ipython_dir = os.environ["IPYTHONDIR"]
+    folder = os.path.join(shell.ipython_dir, "profile_default")
+    # Not by the trait itself, which would make the folders of a whole profile for every kernel.
+    shell.profile_dir._trait_values["location"] = folder
+    if not isinstance(getattr(type(shell), "db", None), property):  # else it is opened where it is first wanted
+        shell.db = type(shell.db)(os.path.join(folder, "db"))
 
 
 class Lifeline:

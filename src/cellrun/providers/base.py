@@ -133,6 +133,11 @@ class Provider(ABC):
         self._used = False
         self._sessions = 0
 
+    @property
+    def containment(self) -> str | None:
+        """What walls its kernels have; None where that cannot be known, or is not known yet."""
+        return None
+
     @abstractmethod
     async def acquire(self, timeout: float) -> Lease:
         """A ready kernel within `timeout` seconds. Raises KernelStartError, ConnectionFailed or

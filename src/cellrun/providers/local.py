@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import zmq
 
@@ -51,7 +51,8 @@ class LocalKernels(Provider):
     queue_length  sessions that may wait; one more raises LimitExceeded
 
     A kernel is never used twice. What contains it is proved before the first one starts, by a process that tries to break out; where
-    nothing holds, `acquire` raises KernelStartError, which says what to do. Raises TypeError for another `sandbox`, ValueError for `cwd="/"` with one.
+    nothing holds, `acquire` raises KernelStartError, which says what to do. Raises TypeError and ValueError for arguments
+    that make no sense, `cwd="/"` with a sandbox among them.
     """
 
     def __init__(
@@ -70,6 +71,9 @@ class LocalKernels(Provider):
         queue_length: int = 1_000,
     ) -> None:
         super().__init__()
+        _check(kernel, env, transport, preload, {"pool": pool, "max_kernels": max_kernels, "max_memory": max_memory})
+        if queue_timeout is not None and not queue_timeout >= 0:
+            raise ValueError(f"queue_timeout must be zero or more seconds, or None, not {queue_timeout!r}")
         self._kernel = kernel
         self._cwd = None if cwd is None else Path(cwd).absolute()
         self._env = dict(env or {})
@@ -121,6 +125,16 @@ class LocalKernels(Provider):
                 await pool.ready(timeout)
         except TimeoutError:
             raise KernelStartError(f"{pool.status.ready} of {self._ready} kernels are ready", retryable=True) from None
+
+    @property
+    def containment(self) -> str | None:
+        """See Provider. Known once the walls were proved: with the first kernel, or after `ready()`."""
+        if self._policy is None:
+            return "none"
+        proved = self._walled is not None and self._walled.done() and not self._walled.cancelled()
+        if self._sandbox is None or not proved or self._walled is None or self._walled.exception() is not None:
+            return None
+        return self._sandbox.containment
 
     @property
     def status(self) -> PoolStatus:
@@ -248,3 +262,23 @@ class LocalKernels(Provider):
             # in a thread, and not for long.
             ending = asyncio.ensure_future(asyncio.to_thread(context.term))
             await asyncio.wait({ending}, timeout=1.0)
+
+
+def _check(kernel: Any, env: Any, transport: Any, preload: Any, numbers: Mapping[str, Any]) -> None:
+    """Arguments that would fail later, or never: named now. Raises TypeError and ValueError."""
+    if not isinstance(kernel, str) or not kernel:
+        raise ValueError(f"kernel must be the name of a kernelspec, not {kernel!r}")
+    if transport not in ("ipc", "tcp"):
+        raise ValueError(f'transport must be "ipc" or "tcp", not {transport!r}')
+    if isinstance(preload, str) and preload != "auto":
+        raise TypeError(f'preload must be "auto" or several names of modules: preload=[{preload!r}]')
+    if preload is None or not all(isinstance(name, str) for name in preload):
+        raise TypeError(f'preload must be "auto" or several names of modules, not {preload!r}')
+    if env is not None and not all(isinstance(text, str) for item in env.items() for text in item):
+        raise TypeError("env must have texts as names and as values")
+    for name, value in numbers.items():
+        least = 0 if name == "pool" else 1
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise TypeError(f"{name} must be a whole number, or None, not {value!r}")
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, or None, not {value!r}")

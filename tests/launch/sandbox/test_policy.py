@@ -28,7 +28,11 @@ def test_a_policy_is_frozen_and_compares_by_value() -> None:
         ({"processes": 1}, ValueError, "processes=1.*too little: a kernel needs 16"),
         ({"processes": 10**9}, ValueError, "no limit"),
         ({"files": None}, ValueError, "files=None"),
-        ({"cpu": 0}, ValueError, "cpu=0.*more than 0"),
+        ({"cpu": 0}, ValueError, "cpu=0.*above 0"),
+        ({"cpu": float("inf")}, ValueError, "cpu=inf"),
+        ({"open_files": 64}, ValueError, "open_files=64.*needs 80"),
+        ({"memory": 2.5e9}, TypeError, "memory=2500000000.0.*whole number"),
+        ({"read_only": [""]}, ValueError, "read_only.*empty path"),
         ({"lifetime": -1}, ValueError, "lifetime=-1"),
         ({"lifetime": float("nan")}, ValueError, "lifetime=nan"),
         ({"network": "some"}, ValueError, "network='some'.*none.*full"),
@@ -40,6 +44,29 @@ def test_a_policy_is_frozen_and_compares_by_value() -> None:
 def test_a_value_that_makes_no_sense_is_named(fields: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         SandboxPolicy(**fields)
+
+
+def test_a_path_may_begin_with_a_tilde() -> None:
+    assert SandboxPolicy(read_only=["~/data"]).read_only == (Path.home() / "data",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"pool": 1.5}, "pool must be a whole number"),
+        ({"pool": -1}, "pool must be at least 0"),
+        ({"max_kernels": 0}, "max_kernels must be at least 1"),
+        ({"preload": "numpy"}, "preload=\\['numpy'\\]"),
+        ({"preload": None}, "preload must be"),
+        ({"kernel": ""}, "kernel must be the name"),
+        ({"transport": "udp"}, "transport must be"),
+        ({"env": {"A": 1}}, "env must have texts"),
+        ({"queue_timeout": -1}, "queue_timeout must be zero or more"),
+    ],
+)
+def test_an_argument_of_a_provider_that_makes_no_sense_is_named_at_once(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        LocalKernels(**arguments)
 
 
 def test_the_argument_of_a_provider_is_a_policy_or_one_of_two_words() -> None:

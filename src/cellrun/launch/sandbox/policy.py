@@ -12,6 +12,9 @@ from cellrun.limits import MIB
 
 _MOST_PROCESSES: Final = 1_000_000
 
+_SIZES: Final = ("memory", "disk", "file_size")
+_COUNTS: Final = ("processes", "files", "open_files")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxPolicy:
@@ -68,25 +71,35 @@ class SandboxPolicy:
                 raise TypeError(f"SandboxPolicy({name}=…) takes several: a tuple, not {getattr(self, name)!r}")
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("read_only", "read_write"):
-            object.__setattr__(self, name, tuple(Path(path).absolute() for path in getattr(self, name)))
+            paths = [Path(path).expanduser() for path in getattr(self, name)]
+            if any(
+                str(path) in ("", ".") and not original
+                for path, original in zip(paths, getattr(self, name), strict=True)
+            ):
+                raise ValueError(f"SandboxPolicy({name}=…) names an empty path")
+            object.__setattr__(self, name, tuple(path.absolute() for path in paths))
         for name in ("read_only", "read_write"):
             if Path("/") in getattr(self, name):
                 raise ValueError(
                     f'SandboxPolicy({name}=…) must not name /: that would be everything; sandbox="none" says that'
                 )
+        for name in (*_SIZES, *_COUNTS):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise TypeError(f"SandboxPolicy({name}={value!r}) must be a whole number")
         for name, smallest in (("memory", 64 * MIB), ("disk", MIB), ("file_size", 64 * 1024)):
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise ValueError(f"SandboxPolicy({name}={value!r}) is too little: a kernel needs {size_text(smallest)}")
-        for name, least in (("processes", 16), ("files", 100), ("open_files", 64)):
+        for name, least in (("processes", 16), ("files", 100), ("open_files", 80)):
             if getattr(self, name) is None or getattr(self, name) < least:
                 raise ValueError(f"SandboxPolicy({name}={getattr(self, name)!r}) is too little: a kernel needs {least}")
         if self.processes > _MOST_PROCESSES:
             raise ValueError(f"SandboxPolicy(processes={self.processes}) is no limit: at most {_MOST_PROCESSES}")
         for name in ("cpu", "lifetime"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"SandboxPolicy({name}={value!r}) must be more than 0, or None")
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"SandboxPolicy({name}={value!r}) must be a number above 0, or None")
         for name, choices in (("network", ("none", "full")), ("form", ("auto", "strong", "portable"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"SandboxPolicy({name}={getattr(self, name)!r}) must be one of {choices}")
@@ -107,8 +120,6 @@ def policy_of(sandbox: Any) -> SandboxPolicy | None:
     raise TypeError(f'sandbox= must be "auto", "none" or a SandboxPolicy, not {sandbox!r}')
 
 
-_SIZES: Final = ("memory", "disk", "file_size")
-_COUNTS: Final = ("processes", "files", "open_files")
 _NUMBERS: Final = ("cpu", "lifetime")
 _SEVERAL: Final = ("read_only", "read_write", "environment")
 _UNITS: Final = {"": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -128,7 +139,7 @@ def policy_from(texts: Mapping[str, Any]) -> SandboxPolicy:
         try:
             fields_[name] = _value(name, value)
         except (ValueError, TypeError, OverflowError):
-            raise ValueError(f"{name}={value!r} cannot be understood: {_expected(name)} is expected") from None
+            raise ValueError(f"{name}={value!r} cannot be understood: {_expected(name)} is expected, once") from None
     try:
         return SandboxPolicy(**fields_)
     except TypeError as error:
@@ -136,6 +147,8 @@ def policy_from(texts: Mapping[str, Any]) -> SandboxPolicy:
 
 
 def _value(name: str, value: Any) -> Any:
+    if isinstance(value, list | tuple) and name not in _SEVERAL:
+        raise ValueError
     if name in _SEVERAL:
         return (value,) if isinstance(value, str) else tuple(map(str, value))
     if isinstance(value, str) and value.lower() == "none" and name != "network":

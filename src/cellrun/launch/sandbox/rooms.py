@@ -25,6 +25,7 @@ from cellrun.launch.sandbox.walls import PARTS, Room
 _PATIENCE: Final = 10.0
 _PREFIX: Final = "cellrun-rooms-"
 _LOCK: Final = ".lock"
+_LONGEST: Final = 48  # of the 108 bytes of a socket's path (unix(7)), our own names take up to 60
 # Above what systemd and container engines give out by default (systemd.io/UIDS-GIDS), below 2^31.
 _FIRST_UID: Final = 1_900_000_000
 _UIDS: Final = 200_000_000
@@ -167,11 +168,10 @@ def open_folder(name: str, within: int | None) -> int:
 
 
 def parent() -> Path:
-    """Where folders for others can be: one that everybody can pass through."""
-    own = tempfile.gettempdir()
-    path = Path(own).resolve()
-    passable = all(part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents))
-    return Path(own if passable or os.getuid() != 0 else "/tmp").resolve()
+    """Where folders for others can be: one that everybody can pass through, with a path short enough for unix sockets below."""
+    path = Path(tempfile.gettempdir()).resolve()
+    passable = os.getuid() != 0 or all(part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents))
+    return path if passable and len(os.fsencode(path)) <= _LONGEST else Path("/tmp").resolve()
 
 
 def uids_available() -> bool:

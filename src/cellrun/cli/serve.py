@@ -1,0 +1,62 @@
+"""`cellrun serve`: the settings as a service."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Final
+
+from cellrun.cli.execute import provider_of
+from cellrun.errors import Unsupported
+from cellrun.launch.sandbox.policy import policy_from
+from cellrun.providers import LocalKernels, Provider
+from cellrun.settings import Settings
+
+_NEEDED: Final = ("fastapi", "uvicorn", "prometheus_client", "limits")
+
+
+def need_service() -> None:
+    """Raises Unsupported where the extra is not installed."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Unsupported(f"the service needs {', '.join(missing)}: pip install 'cellrun[service]'")
+
+
+async def run_service(settings: Settings) -> int:
+    """Until a signal ends it. Raises ServeError, Unsupported, ValueError."""
+    need_service()
+    from cellrun import __version__
+    from cellrun.service.logs import log_to_stderr
+    from cellrun.service.options import Quotas, ServiceOptions
+    from cellrun.service.serve import Address, serve
+
+    options = ServiceOptions(
+        timeout=300.0 if settings.timeout is None else settings.timeout,
+        max_timeout=settings.max_timeout,
+        idle_timeout=settings.idle_timeout,
+        drain_timeout=settings.drain_timeout,
+        keep_runs=settings.keep_days * 86_400,
+        quotas=Quotas(sessions=settings.quota_sessions, runs=settings.quota_runs, requests=settings.quota_requests),
+    )
+    log_to_stderr(level=settings.log_level)
+    provider = kernels_of(settings)
+    address = Address(host=settings.host, port=settings.port)
+    await serve(provider, settings.data_folder, address, options, version=__version__, on_ready=_say)
+    return 0
+
+
+def kernels_of(settings: Settings) -> Provider:
+    """As for other commands, but with kernels kept ready, and each session in a folder of its own."""
+    if settings.server is not None:
+        return provider_of(settings)
+    policy = policy_from(settings.allow)
+    return LocalKernels(
+        kernel=settings.kernel or "python3",
+        sandbox="none" if settings.sandbox == "none" else policy,
+        max_kernels=settings.max_kernels,
+    )
+
+
+def _say(url: str) -> None:
+    print(url, flush=True)
+    print(f"cellrun: serving at {url}, until Ctrl-C", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""The code interpreter over HTTP: `cellrun serve`. Needs the extra `service`."""

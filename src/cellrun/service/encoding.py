@@ -1,0 +1,74 @@
+"""A run's events as the body of an answer: server-sent events or lines of JSON. Knows nothing of HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from typing import Final, Literal
+
+from cellrun.event_log import Entry
+
+Encoding = Literal["json", "sse", "ndjson"]
+MEDIA_TYPES: Final[dict[Encoding, str]] = {
+    "json": "application/json",
+    "sse": "text/event-stream",
+    "ndjson": "application/x-ndjson",
+}
+KEEP_ALIVE: Final = 10.0
+"""Seconds without an event after which something is sent, so that nobody between thinks the connection dead."""
+
+
+def as_sse(entries: Sequence[Entry]) -> bytes:
+    """`id:` the number, `event:` the type, `data:` the event (HTML, section 9.2). JSON has no line breaks, so one line is enough.
+
+    >>> as_sse([Entry(3, "stdout", b'{"seq":3}')])
+    b'id: 3\\nevent: stdout\\ndata: {"seq":3}\\n\\n'
+    """
+    return b"".join(
+        b"id: %d\nevent: %s\ndata: %s\n\n" % (entry.seq, entry.type.encode("ascii"), entry.data) for entry in entries
+    )
+
+
+def as_ndjson(entries: Sequence[Entry]) -> bytes:
+    """One event a line."""
+    return b"".join(entry.data + b"\n" for entry in entries)
+
+
+async def encoded(
+    pieces: AsyncIterable[Sequence[Entry]], encoding: Literal["sse", "ndjson"]
+) -> AsyncGenerator[bytes, None]:
+    """What is sent; for an empty piece a sign of life that readers pass over: a comment, or an empty line."""
+    encode, sign = (as_sse, b": keep-alive\n\n") if encoding == "sse" else (as_ndjson, b"\n")
+    async for piece in pieces:
+        yield encode(piece) if piece else sign
+
+
+def chosen(accept: str | None) -> Encoding | None:
+    """What an Accept header asks for (RFC 9110, section 12.5.1); JSON where it leaves that open, None where we have nothing of it.
+
+    >>> chosen("text/event-stream"), chosen("application/x-ndjson;q=0.5, text/html"), chosen(None), chosen("image/png")
+    ('sse', 'ndjson', 'json', None)
+    """
+    if accept is None or not accept.strip():
+        return "json"
+    best: tuple[float, int, Encoding] | None = None
+    order: tuple[Encoding, ...] = ("json", "ndjson", "sse")
+    for part in accept.split(","):
+        name, *parameters = (word.strip().lower() for word in part.split(";"))
+        quality = _quality(parameters)
+        for encoding in order:
+            media_type = MEDIA_TYPES[encoding]
+            fits = name in (media_type, "*/*", f"{media_type.partition('/')[0]}/*")
+            candidate = (quality, (name == media_type) * 2 + (encoding == "json"), encoding)
+            if fits and quality > 0 and (best is None or candidate[:2] > best[:2]):
+                best = candidate
+    return None if best is None else best[2]
+
+
+def _quality(parameters: Sequence[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return float(parameter[2:])
+            except ValueError:
+                return 0.0
+    return 1.0

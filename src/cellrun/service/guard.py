@@ -1,0 +1,115 @@
+"""What every request passes first: is it meant for us, and how long did its answer take. Plain ASGI, as it is on every path."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cellrun.service.metrics import Metrics
+from cellrun.service.problems import Problem, as_response
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_log: Final = logging.getLogger("cellrun.service.access")
+# For a browser: nothing of ours is to be shown in another page, or guessed to be of another type.
+_HEADERS: Final = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+
+
+class Guard:
+    """`local`: without keys, where anybody who reaches us may do all. Then only requests for a name of this machine, and from none
+    but our own pages, are answered: a page of another site that has its name resolve to this machine (DNS rebinding) is not.
+    `body`: bytes of a request, files apart."""
+
+    def __init__(self, app: ASGIApp, *, local: bool, body: int, metrics: Metrics) -> None:
+        self._app = app
+        self._local = local
+        self._body = body
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *_HEADERS]
+                self._metrics.answered(scope["method"], _route(scope), status, time.perf_counter() - began)
+            await send(message)
+
+        problem = refusal(scope) if self._local else None
+        if "/files/" not in scope["path"]:
+            receive = self._bounded(receive)
+        try:
+            if problem is not None:
+                await as_response(problem)(scope, receive, answer)
+            else:
+                await self._app(scope, receive, answer)
+        finally:
+            state: dict[str, Any] = scope.get("state", {})
+            _log.info(
+                "request",
+                extra={
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "seconds": round(time.perf_counter() - began, 4),
+                    "tenant": state.get("tenant"),
+                    "run": state.get("run"),
+                },
+            )
+
+    def _bounded(self, receive: Receive) -> Receive:
+        size = 0
+
+        async def bounded() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._body:
+                raise HTTPException(413, f"a request may have {self._body} bytes, files apart")
+            return message
+
+        return bounded
+
+
+def refusal(scope: Scope) -> Problem | None:
+    """Why a request is not answered without a key; None if it is."""
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in (b"host", b"origin")}
+    host = headers.get(b"host", "")
+    if _name(f"//{host}") not in _LOOPBACK:
+        return Problem(
+            "forbidden_host", "without keys only requests for localhost are answered; `cellrun keys create` makes a key"
+        )
+    origin = headers.get(b"origin")
+    if origin is not None and _netloc(origin) != host.lower():
+        return Problem("forbidden_host", "without keys no page of another site may call this service")
+    return None
+
+
+def _name(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _netloc(url: str) -> str | None:
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return None
+
+
+def _route(scope: Scope) -> str:
+    """The address as it is written in the document, not as it was asked for: there are few of those."""
+    route = scope.get("route")
+    return getattr(route, "path", "none")

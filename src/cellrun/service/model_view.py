@@ -1,0 +1,105 @@
+"""What a language model is given of a run: a text within a budget that says what was left out, and pictures that are small enough.
+
+Pure but for decoding pictures, which is slow: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from cellrun.limits import KIB
+from cellrun.mime import Image, image_of
+
+BUDGET: Final = 20_000
+"""Characters of the text, unless the caller says otherwise."""
+_HEAD: Final = 0.6  # of the budget; errors stand at the end, so that is kept, too
+_SIDE: Final = 1_024
+_BYTES: Final = 256 * KIB
+_PIXELS: Final = 40_000_000
+_PICTURES: Final = 4
+_SCALABLE: Final = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
+# Base64 says nothing to a model and is most of what a plot weighs.
+_DATA_URL: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=\s]{64,}")
+
+
+def model_view(result: Mapping[str, Any], *, budget: int = BUDGET) -> dict[str, Any]:
+    """Of a Result as JSON data. `text`: the transcript; `images`: `{"mime", "base64"}`; `cut`: characters left out of the text;
+    `images_left_out`: pictures that are not there; `full`: where the whole is.
+
+    >>> model_view({"execution_id": "e", "status": "ok", "text": "a" * 50, "outputs": []}, budget=30)["text"]
+    'aaaaaaaaaaaaaaaaaa\\n[… 20 of 50 characters left out; the whole is at /v1/runs/e …]\\naaaaaaaaaaaa'
+    """
+    full = f"/v1/runs/{result['execution_id']}"
+    text, cut = shortened(_DATA_URL.sub("(data left out)", result["text"]), budget, full)
+    found = [image for output in result["outputs"] if (image := image_of(output.get("data") or {})) is not None]
+    images = [small for image in found[-_PICTURES:] if (small := scaled(image)) is not None]
+    notes = []
+    if result.get("restarted"):
+        notes.append(f"[the kernel was restarted and its variables are gone: {result['restarted']}]")
+    if result["status"] not in ("ok", "error"):
+        notes.append(f"[{result['status']}: {result.get('reason') or 'no reason is known'}]")
+    if len(images) < len(found):
+        notes.append(f"[{len(found) - len(images)} of {len(found)} pictures left out; they are at {full}]")
+    return {
+        "execution_id": result["execution_id"],
+        "status": result["status"],
+        "text": "\n".join([text, *notes] if text else notes),
+        "images": [{"mime": image.mime, "base64": base64.b64encode(image.data).decode("ascii")} for image in images],
+        "cut": cut,
+        "images_left_out": len(found) - len(images),
+        "files": result.get("files"),
+        "duration": result.get("duration"),
+        "full": full,
+    }
+
+
+def shortened(text: str, budget: int, full: str) -> tuple[str, int]:
+    """Head and tail of a text that is longer than the budget, cut at line breaks where there are some near, and how much is missing."""
+    if len(text) <= budget:
+        return text, 0
+    head, tail = int(budget * _HEAD), budget - int(budget * _HEAD)
+    first, last = text[:head], text[len(text) - tail :]
+    if (at := first.rfind("\n")) > head * 0.8:
+        first = first[:at]
+    if 0 <= (at := last.find("\n")) < tail * 0.2:
+        last = last[at + 1 :]
+    cut = len(text) - len(first) - len(last)
+    return f"{first}\n[… {cut} of {len(text)} characters left out; the whole is at {full} …]\n{last}", cut
+
+
+def scaled(image: Image) -> Image | None:
+    """A picture of at most 1024 pixels a side and 256 KiB; None where it cannot be read, or not be made so small."""
+    from PIL import Image as Pillow
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with Pillow.open(io.BytesIO(image.data), formats=_SCALABLE) as picture:
+                if picture.width * picture.height > _PIXELS:
+                    return None
+                if max(picture.size) <= _SIDE and len(image.data) <= _BYTES:
+                    return image
+                picture.thumbnail((_SIDE, _SIDE))
+                return _smallest(picture)
+    except Exception:  # whatever a decoder makes of bytes that user code wrote
+        return None
+
+
+def _smallest(picture: Any) -> Image | None:
+    attempts: Sequence[tuple[str, Mapping[str, Any]]] = (
+        ("PNG", {"optimize": True}),
+        ("JPEG", {"quality": 85}),
+        ("JPEG", {"quality": 60}),
+    )
+    for format, parameters in attempts:
+        buffer = io.BytesIO()
+        shown = picture.convert("RGB") if format == "JPEG" else picture
+        shown.save(buffer, format, **parameters)
+        if buffer.tell() <= _BYTES:
+            return Image(f"image/{format.lower()}", buffer.getvalue())
+    return None

@@ -1,0 +1,197 @@
+"""Runs: started, watched, come back to, interrupted, answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any, Final, Literal, cast
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import Response
+
+from cellrun.service.answers import EventsAnswer, finished
+from cellrun.service.bodies import InputBody, RunBody, RunState, problems
+from cellrun.service.encoding import chosen
+from cellrun.service.hub import EndedRun, Hub
+from cellrun.service.model_view import BUDGET, model_view
+from cellrun.service.problems import Problem, as_response, problem_of
+from cellrun.service.runs import LiveRun, OnDisconnect
+
+router: Final = APIRouter(tags=["runs"])
+_STREAMS: Final[dict[str, Any]] = {
+    "application/json": {"schema": {"type": "object"}},
+    "text/event-stream": {"schema": {"type": "string"}},
+    "application/x-ndjson": {"schema": {"type": "string"}},
+}
+_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The result, or the events", "content": _STREAMS}
+}
+_ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {202: {"description": "It was started", "model": RunState}}
+Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
+View = Annotated[
+    Literal["full", "model"], Query(description="model: text within a budget and small pictures, for a language model")
+]
+Budget = Annotated[int, Query(ge=200, le=10_000_000, description="Characters of the text, in the model's view")]
+
+
+@router.post(
+    "/v1/run",
+    summary="Run code in a kernel of its own",
+    responses=_ANSWER | _ACCEPTED | problems(400, 401, 403, 406, 413, 422, 429, 503, 507),
+)
+async def run_once(
+    request: Request, body: RunBody, key: Key = None, view: View = "full", budget: Budget = BUDGET
+) -> Response:
+    """Nothing of it is there for the next run."""
+    return await _start(request, None, body, key, view, budget, "interrupt")
+
+
+@router.post(
+    "/v1/sessions/{session}/runs",
+    summary="Run code in a session",
+    responses=_ANSWER | _ACCEPTED | problems(400, 401, 403, 406, 409, 413, 422, 429, 503, 507),
+)
+async def run_in_session(
+    request: Request, session: str, body: RunBody, key: Key = None, view: View = "full", budget: Budget = BUDGET
+) -> Response:
+    """The session is made by its first use. The answer is the result, or with `Accept: text/event-stream` or
+    `application/x-ndjson` the events as they come. The same Idempotency-Key never runs twice: it gives the run that has it."""
+    return await _start(request, session, body, key, view, budget, "detach")
+
+
+async def _start(
+    request: Request,
+    session: str | None,
+    body: RunBody,
+    key: str | None,
+    view: Literal["full", "model"],
+    budget: int,
+    on_disconnect: OnDisconnect,
+) -> Response:
+    context = request.app.state.context
+    hub: Hub = context.hub
+    caller = await context.caller(request)
+    encoding = chosen(request.headers.get("accept"))
+    if encoding is None:
+        raise Problem("not_acceptable", "there are application/json, text/event-stream and application/x-ndjson")
+    asked = body.request("detach" if not body.wait else on_disconnect)
+    run = await hub.start(caller.tenant, session, asked, key)
+    request.state.run = run.log.run
+    if not body.wait:
+        return _json(state_of(run), 202, run)
+    if encoding != "json":
+        return EventsAnswer(run, encoding, starter=True, on_watch=hub.metrics.watchers.inc)
+    if not await finished(run, request.receive, starter=True):
+        return Response(status_code=499)  # to nobody
+    return await _result(hub, run, view, budget)
+
+
+@router.get(
+    "/v1/runs/{run}",
+    summary="A run's result, or how far it is",
+    responses=_ANSWER | problems(400, 401, 403, 404, 429, 507),
+)
+async def get_run(request: Request, run: str, view: View = "full", budget: Budget = BUDGET) -> Response:
+    """The result of a run that has ended (it has an `outputs`); else its state."""
+    hub, found = await _find(request, run)
+    if _status(found) is None:
+        return _json(state_of(found), 200, found)
+    return await _result(hub, found, view, budget)
+
+
+@router.get(
+    "/v1/runs/{run}/events",
+    summary="A run's events, from any number on",
+    responses=_ANSWER | problems(400, 401, 403, 404, 406, 429, 507),
+)
+async def get_events(
+    request: Request,
+    run: str,
+    after: Annotated[int | None, Query(ge=0, le=2**31, description="Number of the last event that was seen")] = None,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,
+) -> Response:
+    """While it runs and long after. With `application/json` all events that are kept so far, in one array."""
+    hub, found = await _find(request, run)
+    encoding = chosen(request.headers.get("accept", "text/event-stream"))
+    if encoding is None:
+        raise Problem("not_acceptable", "there are text/event-stream, application/x-ndjson and application/json")
+    if after is None and last_event_id:
+        if not last_event_id.isascii() or not last_event_id.isdigit():
+            raise Problem("bad_request", "Last-Event-ID is the number of an event")
+        after = int(last_event_id)
+    if encoding == "json":
+        if not await finished(found, request.receive, starter=False):
+            return Response(status_code=499)  # to nobody
+        pieces = [entry.data async for piece in found.log.follow(after or 0) for entry in piece]
+        return Response(b"[" + b",".join(pieces) + b"]", media_type="application/json")
+    return EventsAnswer(found, encoding, after=after or 0, on_watch=hub.metrics.watchers.inc)
+
+
+@router.post(
+    "/v1/runs/{run}/interrupt",
+    summary="Interrupt a run",
+    status_code=202,
+    responses=_ACCEPTED | problems(401, 403, 404, 409, 429, 502, 507),
+)
+async def interrupt(request: Request, run: str) -> Response:
+    """As Ctrl-C does; a run that waits for its turn leaves the line."""
+    _, found = await _find(request, run)
+    if isinstance(found, EndedRun) or not await found.interrupt():
+        raise Problem("conflict", "the run has ended")
+    return _json(state_of(found), 202, found)
+
+
+@router.post(
+    "/v1/runs/{run}/input",
+    summary="Answer input()",
+    status_code=202,
+    responses=_ACCEPTED | problems(400, 401, 403, 404, 409, 429, 507),
+)
+async def answer_input(request: Request, run: str, body: InputBody) -> Response:
+    _, found = await _find(request, run)
+    if isinstance(found, EndedRun) or not found.answer(body.line):
+        raise Problem("conflict", "the run does not ask for input")
+    return _json(state_of(found), 202, found)
+
+
+async def _find(request: Request, run: str) -> tuple[Hub, LiveRun | EndedRun]:
+    context = request.app.state.context
+    caller = await context.caller(request)
+    request.state.run = run
+    return context.hub, await context.hub.run(caller.tenant, run)
+
+
+def _status(run: LiveRun | EndedRun) -> str | None:
+    return run.row.status if isinstance(run, EndedRun) else run.status
+
+
+def state_of(run: LiveRun | EndedRun) -> RunState:
+    if isinstance(run, EndedRun):
+        row = run.row
+        return RunState(
+            execution_id=row.id, session=row.session, status=row.status or "queued", created=row.created, last=row.last
+        )
+    return RunState(execution_id=run.id, session=run.session, status=run.state, created=run.created, last=run.log.last)
+
+
+async def _result(hub: Hub, run: LiveRun | EndedRun, view: Literal["full", "model"], budget: int) -> Response:
+    headers = {"Location": f"/v1/runs/{run.log.run}"}
+    if isinstance(run, LiveRun) and run.failure is not None:
+        problem = problem_of(run.failure)
+        problem.more["execution_id"] = run.id
+        return as_response(problem)
+    if isinstance(run, LiveRun):
+        body = run.result
+    else:
+        body = await hub.store.ask(lambda database: database.result(run.row.id))
+    if body is None:
+        raise Problem("storage", "the result of this run was not kept")
+    if view == "model":
+        seen = await asyncio.to_thread(lambda: model_view(json.loads(cast("bytes", body)), budget=budget))
+        body = json.dumps(seen, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return Response(body, headers=headers, media_type="application/json")
+
+
+def _json(state: RunState, status: int, run: LiveRun | EndedRun) -> Response:
+    headers = {"Location": f"/v1/runs/{run.log.run}"}
+    return Response(state.model_dump_json(), status, headers, media_type="application/json")

@@ -1,0 +1,170 @@
+"""The service as a process: its socket, its signals, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+
+from cellrun.errors import CellrunError
+from cellrun.providers.base import Provider
+from cellrun.service.app import Context, make_app
+from cellrun.service.hub import Hub
+from cellrun.service.identity import Keys
+from cellrun.service.metrics import Metrics
+from cellrun.service.options import ServiceOptions
+from cellrun.service.rates import Rates
+from cellrun.service.store import Store
+
+_LAST_WORDS: Final = 5  # seconds for connections that are still open when all runs have ended
+_log: Final = logging.getLogger("cellrun.service")
+
+
+class ServeError(CellrunError):
+    """The service cannot be started as it was asked to; the message says why and what to do."""
+
+    code = "serve"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where it listens. Port 0: any that is free."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+async def serve(
+    provider: Provider,
+    data: Path,
+    address: Address,
+    options: ServiceOptions,
+    *,
+    version: str,
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serves until SIGINT or SIGTERM; then runs that go on have `drain_timeout` seconds, and a second signal ends them at once.
+    `on_ready` is called with the address once requests are answered. Raises ServeError."""
+    try:
+        store = Store(data)
+    except OSError as error:
+        raise ServeError(f"the folder {data} cannot be used for data: {error}") from None
+    try:
+        keys = Keys(store)
+        await keys.load()
+        local = not len(keys)
+        if local and not is_loopback(address.host):
+            raise ServeError(
+                f"without keys there is no telling who may run code, so only loopback is served, not {address.host}: "
+                f"make a key (cellrun keys create NAME --data {data}), or leave --host out"
+            )
+        listener = _listen(address)
+    except BaseException:
+        await store.aclose()
+        raise
+    metrics = Metrics()
+    hub = Hub(provider, store, options, metrics)
+
+    async def make() -> Context:
+        await hub.open()
+        return Context(hub, None if local else keys, Rates(options.quotas.requests))
+
+    app = make_app(make, local=local, body=options.body, metrics=metrics, version=version)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=_LAST_WORDS,
+        server_header=False,
+        ws="none",
+    )
+    server = _Server(config, hub, lambda: on_ready(_url(address.host, listener)))
+    try:
+        await server.serve([listener])
+    finally:
+        listener.close()
+        await hub.aclose()
+    if not server.started:
+        raise ServeError("the service could not be started; its log says why")
+
+
+class _Server(uvicorn.Server):
+    """Ours are the signals, and the word that it is ready."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._hub = hub
+        self._on_ready = on_ready
+        self._ending: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for number in signals:
+            loop.add_signal_handler(number, self._end)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def _end(self) -> None:
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._drain())
+        else:
+            self._ending.cancel()
+
+    async def _drain(self) -> None:
+        _log.info("the service ends: it takes no new runs, and waits for %d", len(self._hub.live))
+        try:
+            await self._hub.drain()
+        finally:
+            for run in list(self._hub.live.values()):
+                run.abandon()
+            self.should_exit = True
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address.host, address.port))
+        listener.listen(2_048)
+    except OSError as error:
+        listener.close()
+        raise ServeError(
+            f"{address.host} port {address.port} cannot be listened on: {error.strerror or error}"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
