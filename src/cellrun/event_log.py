@@ -149,7 +149,7 @@ class EventLog:
         if self._tail and self._tail[0].seq <= after + 1:
             return [entry for entry in self._tail if entry.seq > after]
         piece = await self._store.read(self.run, after, _PIECE)
-        if piece and piece[0].seq > after + 1 and self.forgotten <= after:
+        if piece and piece[0].seq > after + 1:
             # Of what was forgotten after the numbers were compared; the next turn tells of it.
             self.forgotten = max(self.forgotten, piece[0].seq - 1)
             return []

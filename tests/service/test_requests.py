@@ -70,7 +70,7 @@ async def test_a_type_that_there_is_none_of_is_refused_before_anything_runs(http
     await problem(http, "GET", f"/v1/runs/{id}/events", "not_acceptable", 406, headers=image)
 
 
-@pytest.mark.parametrize("id", ["0" * 32, "nonsense", "%00", "..%2f", "é" * 300])
+@pytest.mark.parametrize("id", ["0" * 32, "nonsense", "..%2f", "é" * 300])
 async def test_a_run_that_is_not_there_is_a_problem(http: Http, id: str) -> None:
     await problem(http, "GET", f"/v1/runs/{id}", "not_found", 404)
     if "/" not in id and "%2f" not in id:

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from cellrun.event_log import EventLog
-from cellrun.service.encoding import KEEP_ALIVE, MEDIA_TYPES, encoded
+from cellrun.service.encoding import KEEP_ALIVE, MEDIA_TYPES, Encoding, encoded
 from cellrun.service.hub import EndedRun
 from cellrun.service.runs import LiveRun
 
@@ -64,7 +64,7 @@ class EventsAnswer(Response):
     def __init__(
         self,
         run: LiveRun | EndedRun,
-        encoding: Literal["sse", "ndjson"],
+        encoding: Encoding,
         *,
         after: int = 0,
         starter: bool = False,
@@ -74,7 +74,7 @@ class EventsAnswer(Response):
         del self.headers["content-length"]
         self._run = run
         self._log: EventLog = run.log
-        self._encoding: Literal["sse", "ndjson"] = encoding
+        self._encoding: Encoding = encoding
         self._after = after
         self._starter = starter
         self._on_watch = on_watch

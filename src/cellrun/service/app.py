@@ -6,15 +6,17 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from cellrun.errors import CellrunError
 from cellrun.service import routes_files, routes_operation, routes_runs, routes_sessions
+from cellrun.service.document import document
 from cellrun.service.guard import Guard
 from cellrun.service.hub import Hub
 from cellrun.service.identity import LOCAL, Caller, Keys
@@ -34,10 +36,9 @@ class Context:
     keys: Keys | None
     rates: Rates
 
-    async def caller(self, request: Request) -> Caller:
+    async def identify(self, authorization: str | None) -> Caller:
         """Who asks. Raises Problem where that is nobody we know, or asks too often."""
-        caller = Caller(LOCAL) if self.keys is None else await self.keys.caller(request.headers.get("authorization"))
-        request.state.tenant = caller.tenant
+        caller = Caller(LOCAL) if self.keys is None else await self.keys.caller(authorization)
         self.rates.count(caller.tenant)
         return caller
 
@@ -96,7 +97,15 @@ def make_app(
     async def _failed(request: Request, error: Exception) -> Response:
         return as_response(Problem("internal", "the service has failed; its log says why"))
 
-    return Guard(app, local=local, body=body, metrics=metrics)
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # to nobody
+
+    async def identify(authorization: str | None) -> Caller:
+        return await cast("Context", app.state.context).identify(authorization)
+
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
+    return Guard(app, local=local, body=body, metrics=metrics, identify=identify)
 
 
 def _sentence(item: Any) -> str:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cellrun.limits import UNSET, Unset
 from cellrun.service.runs import OnDisconnect, RunRequest
+
+
+def _whole(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("half a surrogate pair is no text") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
 
 
 class RunBody(BaseModel):
@@ -15,12 +26,12 @@ class RunBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    code: Annotated[str, Field(description="The cell")]
+    code: Annotated[Text, Field(description="The cell")]
     timeout: Annotated[
         float | None, Field(ge=0, description="Seconds that it may run; left out: the service's own limit; null: none")
     ] = None
     stdin: Annotated[
-        list[str] | None, Field(description="Lines for input(); left out: they are asked for by input_request events")
+        list[Text] | None, Field(description="Lines for input(); left out: they are asked for by input_request events")
     ] = None
     on_disconnect: Annotated[
         OnDisconnect | None, Field(description="What becomes of it when its starter goes away and nobody else watches")
@@ -41,7 +52,7 @@ class InputBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    line: Annotated[str, Field(max_length=1_000_000)]
+    line: Annotated[Text, Field(max_length=1_000_000)]
 
 
 class RunState(BaseModel):

@@ -84,20 +84,25 @@ _RUN: Final = "id, tenant, session, code, created, digest, key, ended, status, l
 
 
 class Database:
-    """Raises OSError for a file that cannot be used; later sqlite3.Error."""
+    """Raises OSError for a file that cannot be used; later sqlite3.Error. `checkpoints`: whether its commits may have to wait for the disk
+    now and then (sqlite.org/wal.html, "Performance considerations"); else somebody calls `checkpoint`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, checkpoints: bool = True) -> None:
         try:
             self._connection = sqlite3.connect(
                 path, timeout=_BUSY / 1000, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            os.chmod(path, 0o600)
-            self._prepare()
         except sqlite3.Error as error:
             raise OSError(f"{path} cannot be used as the service's database: {error}") from None
-        except ValueError as error:
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            if not checkpoints:
+                self._connection.execute("PRAGMA wal_autocheckpoint=0")
+            os.chmod(path, 0o600)
+            self._numbers: dict[str, int] = {}  # of runs that go on
+            self._prepare()
+        except (sqlite3.Error, ValueError) as error:
             self._connection.close()
             raise OSError(f"{path} cannot be used as the service's database: {error}") from None
 
@@ -110,6 +115,10 @@ class Database:
                 for statement in _SCHEMA.split(";\n"):
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version={VERSION}")
+
+    def checkpoint(self) -> None:
+        """Brings what was committed into the database itself, as far as no reader needs it as it was."""
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def close(self) -> None:
         self._connection.close()
@@ -144,7 +153,7 @@ class Database:
     def add_run(self, run: RunRow) -> RunRow:
         """This one; or, if its key was used before, the run that has it."""
         if run.key is not None:
-            before = self._run("tenant = ? AND key = ?", (run.tenant, run.key))
+            before = self.run_of_key(run.tenant, run.key)
             if before is not None:
                 return before
         self._connection.execute(
@@ -155,6 +164,9 @@ class Database:
 
     def run(self, id: str) -> RunRow | None:
         return self._run("id = ?", (id,))
+
+    def run_of_key(self, tenant: str, key: str) -> RunRow | None:
+        return self._run("tenant = ? AND key = ?", (tenant, key))
 
     def _run(self, condition: str, values: Sequence[object]) -> RunRow | None:
         row = self._connection.execute(f"SELECT {_RUN} FROM runs WHERE {condition}", values).fetchone()  # noqa: S608
@@ -178,7 +190,7 @@ class Database:
         return None if row is None or row[0] is None else bytes(row[0])
 
     def append(self, id: str, entries: Sequence[Entry], forget: int) -> None:
-        number = self._number(id)
+        number = self._numbers.get(id) or self._numbers.setdefault(id, self._number(id))
         self._connection.executemany(
             "INSERT INTO events (row, type, data) VALUES (?, ?, ?)",
             [(number * _NUMBERS + entry.seq, entry.type, entry.data) for entry in entries],
@@ -193,6 +205,7 @@ class Database:
             )
 
     def end_run(self, id: str, status: str, ended: float, result: bytes) -> None:
+        self._numbers.pop(id, None)
         self._connection.execute(
             "UPDATE runs SET status = ?, ended = ?, result = ? WHERE id = ?", (status, ended, result, id)
         )

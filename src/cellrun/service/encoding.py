@@ -10,8 +10,8 @@ from cellrun.event_log import Entry
 Encoding = Literal["json", "sse", "ndjson"]
 MEDIA_TYPES: Final[dict[Encoding, str]] = {
     "json": "application/json",
-    "sse": "text/event-stream",
     "ndjson": "application/x-ndjson",
+    "sse": "text/event-stream",
 }
 KEEP_ALIVE: Final = 10.0
 """Seconds without an event after which something is sent, so that nobody between thinks the connection dead."""
@@ -33,35 +33,43 @@ def as_ndjson(entries: Sequence[Entry]) -> bytes:
     return b"".join(entry.data + b"\n" for entry in entries)
 
 
-async def encoded(
-    pieces: AsyncIterable[Sequence[Entry]], encoding: Literal["sse", "ndjson"]
-) -> AsyncGenerator[bytes, None]:
-    """What is sent; for an empty piece a sign of life that readers pass over: a comment, or an empty line."""
+async def encoded(pieces: AsyncIterable[Sequence[Entry]], encoding: Encoding) -> AsyncGenerator[bytes, None]:
+    """What is sent; for an empty piece a sign of life that readers pass over: a comment, or an empty line. JSON: one array."""
+    if encoding == "json":
+        before = b"["
+        async for piece in pieces:
+            for entry in piece:
+                yield before + entry.data
+                before = b","
+            if not piece:
+                yield b"\n"
+        yield b"]" if before == b"," else b"[]"
+        return
     encode, sign = (as_sse, b": keep-alive\n\n") if encoding == "sse" else (as_ndjson, b"\n")
     async for piece in pieces:
         yield encode(piece) if piece else sign
 
 
-def chosen(accept: str | None) -> Encoding | None:
-    """What an Accept header asks for (RFC 9110, section 12.5.1); JSON where it leaves that open, None where we have nothing of it.
+def chosen(accept: str | None, *, otherwise: Encoding = "json") -> Encoding | None:
+    """What an Accept header asks for (RFC 9110, section 12.5.1); `otherwise` where it leaves that open, None where we have nothing of it.
 
     >>> chosen("text/event-stream"), chosen("application/x-ndjson;q=0.5, text/html"), chosen(None), chosen("image/png")
     ('sse', 'ndjson', 'json', None)
     """
     if accept is None or not accept.strip():
-        return "json"
-    best: tuple[float, int, Encoding] | None = None
-    order: tuple[Encoding, ...] = ("json", "ndjson", "sse")
+        return otherwise
+    ranges = []
     for part in accept.split(","):
         name, *parameters = (word.strip().lower() for word in part.split(";"))
-        quality = _quality(parameters)
-        for encoding in order:
-            media_type = MEDIA_TYPES[encoding]
-            fits = name in (media_type, "*/*", f"{media_type.partition('/')[0]}/*")
-            candidate = (quality, (name == media_type) * 2 + (encoding == "json"), encoding)
-            if fits and quality > 0 and (best is None or candidate[:2] > best[:2]):
-                best = candidate
-    return None if best is None else best[2]
+        ranges.append((name, _quality(parameters)))
+    found: list[tuple[float, int, bool, Encoding]] = []
+    for encoding, media_type in MEDIA_TYPES.items():
+        # The most precise range that names a type decides on it.
+        names = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+        fitting = [(-names.index(name), quality) for name, quality in ranges if name in names]
+        if fitting and (best := max(fitting))[1] > 0:
+            found.append((best[1], best[0], encoding == otherwise, encoding))
+    return max(found, key=lambda one: one[:3])[3] if found else None
 
 
 def _quality(parameters: Sequence[str]) -> float:

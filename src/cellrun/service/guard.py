@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cellrun.service.identity import Caller
 from cellrun.service.metrics import Metrics
 from cellrun.service.problems import Problem, as_response
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _log: Final = logging.getLogger("cellrun.service.access")
+_FILE: Final = re.compile(r"/v1/sessions/[^/]+/files/.+")
+_FOR_CALLERS: Final = ("/v1/", "/metrics")
 # For a browser: nothing of ours is to be shown in another page, or guessed to be of another type.
 _HEADERS: Final = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 
@@ -22,11 +27,20 @@ _HEADERS: Final = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy",
 class Guard:
     """`local`: without keys, where anybody who reaches us may do all. Then only requests for a name of this machine, and from none
     but our own pages, are answered: a page of another site that has its name resolve to this machine (DNS rebinding) is not.
-    `body`: bytes of a request, files apart."""
+    `body`: bytes of a request, files apart. `identify`: who has this Authorization header; asked before anything of the body is read."""
 
-    def __init__(self, app: ASGIApp, *, local: bool, body: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        local: bool,
+        body: int,
+        metrics: Metrics,
+        identify: Callable[[str | None], Awaitable[Caller]],
+    ) -> None:
         self._app = app
         self._local = local
+        self._identify = identify
         self._body = body
         self._metrics = metrics
 
@@ -45,8 +59,8 @@ class Guard:
                 self._metrics.answered(scope["method"], _route(scope), status, time.perf_counter() - began)
             await send(message)
 
-        problem = refusal(scope) if self._local else None
-        if "/files/" not in scope["path"]:
+        problem = await self._problem(scope)
+        if not (scope["method"] == "PUT" and _FILE.fullmatch(scope["path"])):
             receive = self._bounded(receive)
         try:
             if problem is not None:
@@ -66,6 +80,26 @@ class Guard:
                     "run": state.get("run"),
                 },
             )
+
+    async def _problem(self, scope: Scope) -> Problem | None:
+        """Why it is not answered at all."""
+        if any(not character.isprintable() for character in scope["path"]):
+            return Problem("bad_request", "the address has characters that cannot be in one")
+        if self._local and (problem := refusal(scope)) is not None:
+            return problem
+        if not scope["path"].startswith(_FOR_CALLERS):
+            return None
+        header = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), None)
+        state = scope.setdefault("state", {})
+        try:
+            caller = state["caller"] = await self._identify(header)
+        except Problem as problem:
+            return problem
+        except OSError as error:
+            _log.error("keys cannot be read: %s", error)
+            return Problem("storage", "the service cannot read its data; its log says why", retry_after=5)
+        state["tenant"] = caller.tenant
+        return None
 
     def _bounded(self, receive: Receive) -> Receive:
         size = 0

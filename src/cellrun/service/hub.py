@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -13,6 +14,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from cellrun.errors import SessionLost
 from cellrun.event_log import EventLog
 from cellrun.events import Event
 from cellrun.limits import Limits, Unset
@@ -41,6 +43,7 @@ class Held:
     session: AsyncSession | None = None
     succeeds: str | None = None
     runs: int = 0
+    deleted: bool = False
 
     @property
     def alive(self) -> bool:
@@ -154,6 +157,7 @@ class Hub:
         """Ends its runs and its kernel. Raises Problem."""
         held = self.find(tenant, id)
         del self._sessions[tenant, id]
+        held.deleted = True
         await self.store.write(lambda database: database.delete_session(tenant, id))
         if held.session is not None:
             await finish(held.session.aclose())
@@ -166,7 +170,10 @@ class Hub:
         return held
 
     def kernel_of(self, held: Held) -> AsyncSession:
-        """Its session in the library: the one that is there, or another if that has ended by itself."""
+        """Its session in the library: the one that is there, or another if that has ended by itself. Raises SessionLost for one that
+        was deleted: whoever found it before must not start a kernel that nobody would end."""
+        if held.deleted:
+            raise SessionLost(f"the session {held.row.id} was deleted")
         if held.session is not None and held.session.closed:
             held.succeeds = f"the session was not used for {self.options.idle_timeout:g} s"
             held.session = None
@@ -189,6 +196,9 @@ class Hub:
         self, tenant: str, session: str | None, request: RunRequest, key: str | None = None
     ) -> LiveRun | EndedRun:
         """A new run on this session (None: on one of its own, that ends with it); or the run that has this key. Raises Problem."""
+        digest = _digest(session, request)
+        if key is not None and (kept := await self.store.ask(lambda database: database.run_of_key(tenant, key))):
+            return await self._same(kept, digest)
         self._refuse_while_draining()
         self._check(tenant, request)
         held = None if session is None else await self.session(tenant, session)
@@ -201,22 +211,26 @@ class Hub:
             session=session,
             code=request.code,
             created=run.created,
-            digest=_digest(session, request),
+            digest=digest,
             key=key,
         )
-        adding = asyncio.ensure_future(self.store.write(lambda database: database.add_run(row)))
+        adding = asyncio.ensure_future(self.store.write(lambda database: database.add_run(row), size=len(request.code)))
         if key is not None:
             kept = await asyncio.shield(adding)
-            if kept.digest != row.digest:
-                raise Problem("key_reused", "this Idempotency-Key came before with another request; take a new one")
             if kept.id != id:
-                return self.live.get(kept.id) or ended(self.store, kept)
+                return await self._same(kept, digest)
         else:
             # Events are written after it, in the same line; its failure is theirs, too.
             adding.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.live[id] = run
         run.task = self._spawn(self._carry_out(run, held))
         return run
+
+    async def _same(self, kept: RunRow, digest: bytes) -> LiveRun | EndedRun:
+        """The run that has this key already."""
+        if kept.digest != digest:
+            raise Problem("key_reused", "this Idempotency-Key came before with another request; take a new one")
+        return await self.run(kept.tenant, kept.id)
 
     async def run(self, tenant: str, id: str) -> LiveRun | EndedRun:
         """Raises Problem where the tenant has no such run."""
@@ -233,12 +247,12 @@ class Hub:
         started = time.monotonic()
         try:
             if held is None:
-                async with AsyncSessionOfOneRun(self.provider, self._limits) as session:
-                    await run.carry_out(session, self._count)
+                async with contextlib.aclosing(AsyncSession(self.provider, limits=self._limits)) as session:
+                    await run.carry_out(lambda: session, self._count)
             else:
                 held.runs += 1
                 try:
-                    await run.carry_out(self.kernel_of(held), self._count)
+                    await run.carry_out(lambda: self.kernel_of(held), self._count)
                 finally:
                     held.runs -= 1
         finally:
@@ -293,19 +307,6 @@ class Hub:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-class AsyncSessionOfOneRun:
-    """A session for one run: its kernel is taken with the run and given back after it."""
-
-    def __init__(self, provider: Provider, limits: Limits) -> None:
-        self._session = AsyncSession(provider, limits=limits)
-
-    async def __aenter__(self) -> AsyncSession:
-        return self._session
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await finish(self._session.aclose())
 
 
 def ended(store: Store, row: RunRow) -> EndedRun:

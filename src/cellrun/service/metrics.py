@@ -15,7 +15,7 @@ _CAUSES: Final = (
     ("the service", "service"),
     ("killed by", "signal"),
     ("was killed", "killed"),
-    ("exit code", "exit"),
+    ("exited with code", "exit"),
 )
 
 
@@ -43,7 +43,9 @@ class Metrics:
     def count(self, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Stdout | Stderr):
-                self._output.inc(len(event.text))
+                self._output.inc(
+                    len(event.text) if event.text.isascii() else len(event.text.encode("utf-8", "replace"))
+                )
             elif isinstance(event, ErrorOutput):
                 self._errors.inc()
 

@@ -24,7 +24,7 @@ _PIXELS: Final = 40_000_000
 _PICTURES: Final = 4
 _SCALABLE: Final = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 # Base64 says nothing to a model and is most of what a plot weighs.
-_DATA_URL: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=\s]{64,}")
+_DATA_URL: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/=\s]{64,}")
 
 
 def model_view(result: Mapping[str, Any], *, budget: int = BUDGET) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from urllib.parse import quote
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
+from cellrun.errors import LimitExceeded
 from cellrun.files import Files
 from cellrun.service.bodies import FileList, FileState, problems
 from cellrun.service.hub import Hub
+from cellrun.service.identity import Caller
 from cellrun.service.problems import Problem
 
 router: Final = APIRouter(tags=["files"])
@@ -77,7 +79,10 @@ async def get_file(
 ) -> Response:
     hub, files = await _files(request, session)
     with _told(path):
-        data = await files.read(path, limit=hub.options.file)
+        try:
+            data = await files.read(path, limit=hub.options.file)
+        except LimitExceeded:
+            raise _too_large(hub.options.file) from None
     name = quote(PurePosixPath(path).name, safe="", errors="replace")
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
@@ -131,7 +136,7 @@ def part_of(range_: str, size: int) -> tuple[int, int] | None:
 async def _files(request: Request, session: str, *, make: bool = False) -> tuple[Hub, Files]:
     context = request.app.state.context
     hub: Hub = context.hub
-    caller = await context.caller(request)
+    caller: Caller = request.state.caller
     held = await hub.session(caller.tenant, session) if make else hub.find(caller.tenant, session)
     return hub, hub.kernel_of(held).files
 

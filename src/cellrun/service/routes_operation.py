@@ -40,5 +40,4 @@ async def readyz(request: Request) -> dict[str, str]:
 )
 async def metrics(request: Request) -> Response:
     context = request.app.state.context
-    await context.caller(request)
     return Response(context.hub.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

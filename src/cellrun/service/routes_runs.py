@@ -13,6 +13,7 @@ from cellrun.service.answers import EventsAnswer, finished
 from cellrun.service.bodies import InputBody, RunBody, RunState, problems
 from cellrun.service.encoding import chosen
 from cellrun.service.hub import EndedRun, Hub
+from cellrun.service.identity import Caller
 from cellrun.service.model_view import BUDGET, model_view
 from cellrun.service.problems import Problem, as_response, problem_of
 from cellrun.service.runs import LiveRun, OnDisconnect
@@ -70,7 +71,7 @@ async def _start(
 ) -> Response:
     context = request.app.state.context
     hub: Hub = context.hub
-    caller = await context.caller(request)
+    caller: Caller = request.state.caller
     encoding = chosen(request.headers.get("accept"))
     if encoding is None:
         raise Problem("not_acceptable", "there are application/json, text/event-stream and application/x-ndjson")
@@ -110,20 +111,15 @@ async def get_events(
     after: Annotated[int | None, Query(ge=0, le=2**31, description="Number of the last event that was seen")] = None,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,
 ) -> Response:
-    """While it runs and long after. With `application/json` all events that are kept so far, in one array."""
+    """While it runs and long after. With `application/json` one array, which ends with the run."""
     hub, found = await _find(request, run)
-    encoding = chosen(request.headers.get("accept", "text/event-stream"))
+    encoding = chosen(request.headers.get("accept"), otherwise="sse")
     if encoding is None:
         raise Problem("not_acceptable", "there are text/event-stream, application/x-ndjson and application/json")
     if after is None and last_event_id:
         if not last_event_id.isascii() or not last_event_id.isdigit():
             raise Problem("bad_request", "Last-Event-ID is the number of an event")
         after = int(last_event_id)
-    if encoding == "json":
-        if not await finished(found, request.receive, starter=False):
-            return Response(status_code=499)  # to nobody
-        pieces = [entry.data async for piece in found.log.follow(after or 0) for entry in piece]
-        return Response(b"[" + b",".join(pieces) + b"]", media_type="application/json")
     return EventsAnswer(found, encoding, after=after or 0, on_watch=hub.metrics.watchers.inc)
 
 
@@ -156,7 +152,7 @@ async def answer_input(request: Request, run: str, body: InputBody) -> Response:
 
 async def _find(request: Request, run: str) -> tuple[Hub, LiveRun | EndedRun]:
     context = request.app.state.context
-    caller = await context.caller(request)
+    caller: Caller = request.state.caller
     request.state.run = run
     return context.hub, await context.hub.run(caller.tenant, run)
 

@@ -15,6 +15,7 @@ from cellrun.limits import MIB
 from cellrun.notebook import History
 from cellrun.service.bodies import SessionDetail, SessionList, SessionState, problems
 from cellrun.service.hub import Held, Hub, ended
+from cellrun.service.identity import Caller
 from cellrun.service.routes_runs import state_of
 from cellrun.service.runs import RESULT
 from cellrun.wire import event_from_json
@@ -102,12 +103,12 @@ def _fold(folder: Folder, piece: list[Entry]) -> None:
 
 async def _tenant(request: Request) -> tuple[Hub, str]:
     context = request.app.state.context
-    caller = await context.caller(request)
+    caller: Caller = request.state.caller
     return context.hub, caller.tenant
 
 
 def _state(held: Held) -> SessionState:
-    containment = None if held.session is None else held.session.containment
+    containment = None if held.session is None or not held.alive else held.session.containment
     return SessionState(
         id=held.row.id, state=held.state, created=held.row.created, used=held.row.used, containment=containment
     )

@@ -67,11 +67,13 @@ class LiveRun:
             return "waiting_for_input"
         return "queued" if self.log.last == 0 or self._stream is None or not self._stream.begun else "running"
 
-    async def carry_out(self, session: AsyncSession, on_event: Callable[[Sequence[Event]], None]) -> None:
+    async def carry_out(
+        self, open_session: Callable[[], AsyncSession], on_event: Callable[[Sequence[Event]], None]
+    ) -> None:
         """From the first event to the last. Never raises but for a cancellation; whatever happens, the log ends."""
         request = self.request
         try:
-            stream = self._stream = session.stream(
+            stream = self._stream = open_session().stream(
                 request.code,
                 timeout=request.timeout,
                 stdin=request.stdin,

@@ -1,12 +1,15 @@
-"""The database for the event loop: one thread writes, in batches; another reads.
+"""The database for the event loop.
 
-All writes that wait while a batch is committed are the next batch, so the cost of a commit is shared by everything that happens at
-the same time. The line of writes is bounded by its callers: each awaits its own.
+What is small is committed at once, on the loop: a tenth of a millisecond, for commits write to the page cache and wait for no disk. What is
+large, or comes while something is being written, goes to a thread, in the order in which it came. All that waits there while a batch is
+committed is the next batch. The disk is waited for by checkpoints only, which are that thread's. The line of writes is bounded by
+its callers: each awaits its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 import time
@@ -17,11 +20,15 @@ from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 from cellrun.event_log import End, Entry
+from cellrun.limits import KIB, MIB
 from cellrun.service.database import Database
 
 T = TypeVar("T")
 FILE: Final = "cellrun.sqlite3"
 _BATCH: Final = 256
+_SMALL: Final = 32 * KIB
+_CHECKPOINT: Final = 4 * MIB  # written since the last one
+_COMMIT: Final = 8 * KIB  # a commit's share of that, at least: it writes whole pages
 
 
 class StorageError(OSError):
@@ -39,20 +46,38 @@ class Store:
         self.path = data / FILE
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._database = Database(self.path)
+        self._waiting = 0
+        self._unsynced = 0
+        self._writing = threading.Lock()
+        self._database = Database(self.path, checkpoints=False)
+        self._checkpointer = Database(self.path)
         self._readable = Database(self.path)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="cellrun-store-reader")
         self._writer = threading.Thread(target=self._write, name="cellrun-store-writer", daemon=True)
         self._writer.start()
         self._closed = False
 
-    async def write(self, job: Callable[[Database], T]) -> T:
-        """Does this in a transaction; when it returns, that is committed. Raises StorageError. Cancelled: it is done all the same."""
+    async def write(self, job: Callable[[Database], T], *, size: int | None = None) -> T:
+        """Does this in a transaction; when it returns, that is committed. `size`: about how many bytes are written, where that is known
+        to be all that it does. Raises StorageError. Cancelled: it is done all the same."""
         if self._closed:
             raise StorageError("the service's database is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put((job, future))
+        self._unsynced += _COMMIT + (size or 0)
+        if size is not None and size <= _SMALL and not self._waiting and self._writing.acquire(blocking=False):
+            try:
+                _tell(self._commit([(job, future)]))
+            finally:
+                self._writing.release()
+            if self._unsynced > _CHECKPOINT:
+                self._put(_nothing, self._loop.create_future())
+        else:
+            self._put(job, future)
         return await future
+
+    def _put(self, job: Callable[[Database], Any], future: asyncio.Future[Any]) -> None:
+        self._waiting += 1
+        self._jobs.put((job, future))
 
     async def read(self, run: str, after: int, size: int) -> list[Entry]:
         """See LogStore."""
@@ -75,7 +100,7 @@ class Store:
             if end is not None:
                 database.end_run(run, end.status, time.time(), end.result)
 
-        await self.write(job)
+        await self.write(job, size=sum(entry.size for entry in entries) + (len(end.result) if end is not None else 0))
 
     async def aclose(self) -> None:
         """What was to be written is written first. Never raises; a second call does nothing."""
@@ -86,6 +111,7 @@ class Store:
         await asyncio.to_thread(self._writer.join)
         await asyncio.to_thread(self._reader.shutdown)
         self._readable.close()
+        self._checkpointer.close()
         self._database.close()
 
     # -- the writer's thread ---------------------------------------------------------------------
@@ -99,8 +125,17 @@ class Store:
             going = batch[-1] is not None
             jobs = [job for job in batch if job is not None]
             if jobs:
-                answers = self._commit(jobs)
-                self._loop.call_soon_threadsafe(_tell, answers)
+                with self._writing:
+                    answers = self._commit(jobs)
+                self._loop.call_soon_threadsafe(self._tell_all, answers)
+                if self._unsynced > _CHECKPOINT:
+                    self._unsynced = 0
+                    with contextlib.suppress(sqlite3.Error):  # the next one will do it
+                        self._checkpointer.checkpoint()
+
+    def _tell_all(self, answers: Sequence[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
+        self._waiting -= len(answers)
+        _tell(answers)
 
     def _commit(self, jobs: Sequence[_Job]) -> list[tuple[asyncio.Future[Any], Any, Exception | None]]:
         answers: list[tuple[asyncio.Future[Any], Any, Exception | None]] = []
@@ -108,14 +143,20 @@ class Store:
             with self._database.transaction():
                 for job, future in jobs:
                     try:
-                        with self._database.part():
+                        with self._database.part() if len(jobs) > 1 else contextlib.nullcontext():
                             answers.append((future, job(self._database), None))
-                    except sqlite3.IntegrityError as error:
+                    except (sqlite3.IntegrityError, ValueError) as error:  # a text that is no UTF-8 is a ValueError
+                        if len(jobs) == 1:
+                            raise
                         answers.append((future, None, StorageError(f"the service's database refused it: {error}")))
         except Exception as error:  # nothing of the batch is there: all of it is told
             failure = StorageError(f"the service's database cannot be written: {error}")
             return [(future, None, failure) for _, future in jobs]
         return answers
+
+
+def _nothing(database: Database) -> None:
+    """Has the writer's thread look whether there is something else to do."""
 
 
 def _tell(answers: Sequence[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
