@@ -65,6 +65,12 @@ class Settings(BaseSettings):
     quota_sessions: int | None = Field(100, ge=1, description="serve: sessions of one tenant")
     quota_runs: int | None = Field(32, ge=1, description="serve: runs of one tenant that wait or go on")
     quota_requests: int | None = Field(3000, ge=1, description="serve: requests of one tenant in a minute")
+    jwt_issuer: str | None = Field(
+        None, description="serve: issuer (`iss`) whose signed tokens are taken; none: none are"
+    )
+    jwt_audience: str | None = Field(None, description="serve: audience (`aud`) that a token must be for")
+    jwt_keys: str | None = Field(None, description="serve: path or https address of the issuer's keys (JWKS)")
+    jwt_claim: str = Field("sub", description="serve: claim of a token that names the tenant")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="serve: what is logged")
     images: Literal["auto", "files", "off"] = Field(
         "auto", description="Pictures: in the terminal where it can, else as files; always as files; not at all"

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cellrun.cli.execute import provider_of
 from cellrun.errors import Unsupported
 from cellrun.launch.sandbox.policy import policy_from
 from cellrun.providers import LocalKernels, Provider
-from cellrun.settings import Settings
+from cellrun.settings import Settings, SettingsError
 
-_NEEDED: Final = ("fastapi", "uvicorn", "prometheus_client", "limits")
+if TYPE_CHECKING:
+    from cellrun.service.tokens import Issuer
+
+_NEEDED: Final = ("fastapi", "uvicorn", "prometheus_client", "limits", "joserfc")
 
 
 def need_service() -> None:
@@ -41,8 +44,22 @@ async def run_service(settings: Settings) -> int:
     log_to_stderr(level=settings.log_level)
     provider = kernels_of(settings)
     address = Address(host=settings.host, port=settings.port)
-    await serve(provider, settings.data_folder, address, options, version=__version__, on_ready=_say)
+    issuer = issuer_of(settings)
+    await serve(provider, settings.data_folder, address, options, version=__version__, issuer=issuer, on_ready=_say)
     return 0
+
+
+def issuer_of(settings: Settings) -> Issuer | None:
+    """Raises SettingsError where only a part is said."""
+    if settings.jwt_issuer is None and settings.jwt_audience is None and settings.jwt_keys is None:
+        return None
+    if settings.jwt_issuer is None or settings.jwt_audience is None or settings.jwt_keys is None:
+        raise SettingsError("tokens want all of jwt_issuer, jwt_audience and jwt_keys: without one anybody's would do")
+    from cellrun.service.tokens import Issuer
+
+    return Issuer(
+        issuer=settings.jwt_issuer, audience=settings.jwt_audience, keys=settings.jwt_keys, claim=settings.jwt_claim
+    )
 
 
 def kernels_of(settings: Settings) -> Provider:

@@ -19,10 +19,11 @@ from cellrun.service import routes_files, routes_operation, routes_runs, routes_
 from cellrun.service.document import document
 from cellrun.service.guard import Guard
 from cellrun.service.hub import Hub
-from cellrun.service.identity import LOCAL, Caller, Keys
+from cellrun.service.identity import LOCAL, PREFIX, Caller, Keys
 from cellrun.service.metrics import Metrics
 from cellrun.service.problems import Problem, as_response, problem_of
 from cellrun.service.rates import Rates
+from cellrun.service.tokens import Tokens
 
 _log: Final = logging.getLogger("cellrun.service")
 _OF_STATUS: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
@@ -30,17 +31,33 @@ _OF_STATUS: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_larg
 
 @dataclass(frozen=True)
 class Context:
-    """What all requests share. `keys`: None where the service knows none and serves this machine alone."""
+    """What all requests share. Where there are neither `keys` nor `tokens`, the service serves this machine alone."""
 
     hub: Hub
     keys: Keys | None
+    tokens: Tokens | None
     rates: Rates
 
     async def identify(self, authorization: str | None) -> Caller:
         """Who asks. Raises Problem where that is nobody we know, or asks too often."""
-        caller = Caller(LOCAL) if self.keys is None else await self.keys.caller(authorization)
+        caller = await self._caller(authorization)
         self.rates.count(caller.tenant)
         return caller
+
+    async def _caller(self, authorization: str | None) -> Caller:
+        """Of an Authorization header (RFC 6750)."""
+        if self.keys is None and self.tokens is None:
+            return Caller(LOCAL)
+        scheme, _, token = (authorization or "").partition(" ")
+        token = token.strip()
+        if not token or scheme.lower() != "bearer":
+            raise Problem(
+                "unauthenticated", "send the header `Authorization: Bearer KEY`; `cellrun keys create` makes a key"
+            )
+        if self.keys is not None and (self.tokens is None or token.startswith(PREFIX)):
+            return await self.keys.caller(token)
+        assert self.tokens is not None
+        return await self.tokens.caller(token)
 
 
 def make_app(

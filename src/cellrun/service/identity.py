@@ -19,8 +19,10 @@ from cellrun.service.store import Store
 
 LOCAL: Final = "local"
 """The one tenant of a service without keys."""
+PREFIX: Final = "cr_"
 _KEY: Final = re.compile(r"cr_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_LONGEST: Final = 200
 _FRESH: Final = 2.0  # seconds that a revoked key may still work
 
 
@@ -31,6 +33,11 @@ def new_key(tenant: str, name: str) -> tuple[str, KeyRow]:
     id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     key = f"cr_{id}_{secret}"
     return key, KeyRow(id=id, tenant=tenant, name=name, hash=_hash(key), created=time.time())
+
+
+def tenant_of(name: str) -> str | None:
+    """The tenant that a token of somebody else's names; None where that cannot be one. It never is one that keys are made for."""
+    return f"jwt:{name}" if 0 < len(name) <= _LONGEST and name.isprintable() else None
 
 
 def _hash(key: str) -> bytes:
@@ -62,14 +69,9 @@ class Keys:
     def __len__(self) -> int:
         return len(self._keys)
 
-    async def caller(self, authorization: str | None) -> Caller:
-        """Of an Authorization header (RFC 6750). Raises Problem."""
-        scheme, _, token = (authorization or "").partition(" ")
-        if not token or scheme.lower() != "bearer":
-            raise Problem(
-                "unauthenticated", "send the header `Authorization: Bearer KEY`; `cellrun keys create` makes a key"
-            )
-        match = _KEY.fullmatch(token.strip())
+    async def caller(self, key: str) -> Caller:
+        """Whose it is. Raises Problem."""
+        match = _KEY.fullmatch(key)
         if time.monotonic() - self._loaded > _FRESH:
             await self.load()
         row = self._keys.get(match[1]) if match is not None else None

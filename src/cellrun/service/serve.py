@@ -24,6 +24,7 @@ from cellrun.service.metrics import Metrics
 from cellrun.service.options import ServiceOptions
 from cellrun.service.rates import Rates
 from cellrun.service.store import Store
+from cellrun.service.tokens import Issuer, Tokens
 
 _LAST_WORDS: Final = 5  # seconds for connections that are still open when all runs have ended
 _log: Final = logging.getLogger("cellrun.service")
@@ -50,10 +51,11 @@ async def serve(
     options: ServiceOptions,
     *,
     version: str,
+    issuer: Issuer | None = None,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serves until SIGINT or SIGTERM; then runs that go on have `drain_timeout` seconds, and a second signal ends them at once.
-    `on_ready` is called with the address once requests are answered. Raises ServeError."""
+    `issuer`: whose tokens are taken besides keys. `on_ready` is called with the address once requests are answered. Raises ServeError."""
     try:
         store = Store(data)
     except OSError as error:
@@ -61,22 +63,27 @@ async def serve(
     try:
         keys = Keys(store)
         await keys.load()
-        local = not len(keys)
+        tokens = None if issuer is None else Tokens(issuer)
+        if tokens is not None:
+            await tokens.load()
+        local = not len(keys) and tokens is None
         if local and not is_loopback(address.host):
             raise ServeError(
                 f"without keys there is no telling who may run code, so only loopback is served, not {address.host}: "
                 f"make a key (cellrun keys create NAME --data {data}), or leave --host out"
             )
         listener = _listen(address)
-    except BaseException:
+    except BaseException as error:
         await store.aclose()
+        if isinstance(error, ValueError):
+            raise ServeError(str(error)) from None
         raise
     metrics = Metrics()
     hub = Hub(provider, store, options, metrics)
 
     async def make() -> Context:
         await hub.open()
-        return Context(hub, None if local else keys, Rates(options.quotas.requests))
+        return Context(hub, keys if len(keys) else None, tokens, Rates(options.quotas.requests))
 
     app = make_app(make, local=local, body=options.body, metrics=metrics, version=version)
     config = uvicorn.Config(
