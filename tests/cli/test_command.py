@@ -105,6 +105,15 @@ def test_settings_that_are_wrong_are_named_with_their_origin(tmp_path: Path) -> 
     assert "colour" in done.stderr
 
 
+def test_a_notebook_in_another_language_is_not_run_as_python(tmp_path: Path) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
+    notebook.metadata["kernelspec"] = {"name": "ir", "language": "R", "display_name": "R"}
+    nbformat.write(notebook, tmp_path / "r.ipynb")
+    done = cellrun("run", "r.ipynb", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--kernel" in done.stderr
+
+
 def test_output_that_cannot_be_written_is_one_line_and_not_the_codes_fault(tmp_path: Path) -> None:
     command = f"{sys.executable} -m cellrun run -c 'print(1)' > /dev/full"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=50, check=False)

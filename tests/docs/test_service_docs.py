@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cellrun.service.metrics import Metrics
 from cellrun.service.problems import KINDS
+from cellrun.settings import Settings
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 REFERENCE: Final = (DOCS / "reference" / "service.md").read_text("utf-8")
@@ -47,6 +49,24 @@ def test_every_metric_is_listed() -> None:
         if not family.name.endswith("_created"):  # the library's own, of each
             names.add(f"{family.name}_total" if family.type == "counter" else family.name)
     assert set(re.findall(r"^\| `(cellrun_\w+)`", REFERENCE, re.MULTILINE)) == names
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    dashboard = json.loads((DOCS.parent / "deploy" / "grafana.json").read_text("utf-8"))
+    asked = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    listed = set(re.findall(r"^\| `(cellrun_\w+)`", REFERENCE, re.MULTILINE))
+    for name in re.findall(r"cellrun_\w+", asked):
+        assert re.sub(r"_(bucket|count|sum)$", "", name) in listed, name
+
+
+def test_the_container_is_told_what_there_is_to_be_told() -> None:
+    """No engine runs where the tests do: what can be checked of its files without one."""
+    files = "".join((DOCS.parent / "deploy" / name).read_text("utf-8") for name in ("Dockerfile", "compose.yaml"))
+    variables = set(re.findall(r"CELLRUN_([A-Z_]+)", files))
+    assert variables
+    assert {name.lower() for name in variables} <= set(Settings.model_fields)
+    for path in re.findall(r"^COPY (.*) /src/", files, re.MULTILINE):
+        assert all((DOCS.parent / name).exists() for name in path.split())
 
 
 @pytest.mark.timeout(100)

@@ -116,6 +116,10 @@ def run_command(
             source = read_source(file, code)
         except SourceError as error:
             raise typer.BadParameter(str(error)) from None
+        if settings.kernel is None and settings.server is None and source.language not in ("", "python"):
+            raise typer.BadParameter(
+                f"the notebook is in {source.language}: name a kernelspec for that by --kernel (`cellrun doctor` lists those that there are)"
+            )
         return await execute(
             RunRequest(source, settings, "json" if as_json else "ndjson" if as_ndjson else "text", save)
         )

@@ -29,6 +29,15 @@ class Source:
     notebook: nbformat.NotebookNode | None = None
     from_stdin: bool = False
 
+    @property
+    def language(self) -> str:
+        """The notebook's, in lower case; "" where nothing says."""
+        if self.notebook is None:
+            return ""
+        metadata = self.notebook.metadata
+        named = metadata.get("kernelspec", {}).get("language") or metadata.get("language_info", {}).get("name") or ""
+        return str(named).lower()
+
 
 def read_source(file: str | None, code: str | None) -> Source:
     """From `-c CODE`, `-` (standard input), a notebook or a file. Raises SourceError."""

@@ -18,6 +18,7 @@ from cellrun.errors import SessionLost
 from cellrun.event_log import EventLog
 from cellrun.events import Event
 from cellrun.limits import Limits, Unset
+from cellrun.providers import LocalKernels
 from cellrun.providers.base import Provider, finish
 from cellrun.service.database import Database, RunRow, SessionRow
 from cellrun.service.metrics import Metrics
@@ -121,6 +122,15 @@ class Hub:
     def containment(self) -> str | None:
         """What walls hold the kernels; None while that is not known, or cannot be."""
         return self.provider.containment
+
+    def observe(self) -> None:
+        """Brings the metrics up to date that are asked for, not counted."""
+        if isinstance(self.provider, LocalKernels):
+            status = self.provider.status
+            for state in ("ready", "starting", "held", "ending"):
+                self.metrics.kernels.labels(state).set(getattr(status, state))
+            self.metrics.waiting.set(status.waiting)
+        self.metrics.containment.labels((self.containment or "unknown").partition(":")[0]).set(1)
 
     # -- sessions --------------------------------------------------------------------------------
 

@@ -38,6 +38,9 @@ class Metrics:
             buckets=_SECONDS,
             **of,
         )
+        self.kernels = Gauge("cellrun_kernels", "Kernels of this machine, by state", ["state"], **of)
+        self.waiting = Gauge("cellrun_kernels_waited_for", "Sessions that wait for a kernel", **of)
+        self.containment = Gauge("cellrun_containment", "1, with the form of containment", ["form"], **of)
         self.watchers = Gauge("cellrun_watchers", "Streams that are being read", **of)
 
     def count(self, events: Sequence[Event]) -> None:

@@ -40,4 +40,5 @@ async def readyz(request: Request) -> dict[str, str]:
 )
 async def metrics(request: Request) -> Response:
     context = request.app.state.context
+    context.hub.observe()
     return Response(context.hub.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
