@@ -44,11 +44,15 @@ def test_where_it_is_raised_an_error_may_know_better(cls: type[CellrunError], co
 
 
 def test_codes_are_unlike_each_other() -> None:
-    from cellrun.settings import SettingsError  # the command's own; known here only once that is imported
+    # The command's own; known here only once they are imported.
+    from cellrun.service.serve import ServeError
+    from cellrun.settings import SettingsError
 
     classes: list[type[CellrunError]] = [CellrunError, *CellrunError.__subclasses__()]
     assert len({cls.code for cls in classes}) == len(classes)
-    assert {cls for cls, _, _ in PLUMBING} | {ExecutionFailed, SettingsError} == set(CellrunError.__subclasses__())
+    assert {cls for cls, _, _ in PLUMBING} | {ExecutionFailed, SettingsError, ServeError} == set(
+        CellrunError.__subclasses__()
+    )
 
 
 @pytest.mark.parametrize("cls", [CellrunError, ExecutionFailed, *(cls for cls, _, _ in PLUMBING)])

@@ -199,7 +199,7 @@ def test_a_kernel_that_ends_itself_is_not_out_of_memory_because_a_program_of_its
         before = session.run(IN_A_SUBPROCESS.replace("HOLD", "pass"))
         assert before["status"] == "ok", before
         assert not held(before)
-        ended = session.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+        ended = session.run("import os, signal, time; time.sleep(0.2); os.kill(os.getpid(), signal.SIGKILL)")
     assert ended["status"] == "kernel_died", ended
     assert "out of memory" not in ended["reason"], ended
 

@@ -486,6 +486,8 @@ async def test_what_a_kernel_has_started_is_gone_after_its_end(
     kernel = await loaded()
     pid = await kernel.value(ORPHANS.format(double=double, fresh=fresh, execs=execs))
     assert process_exists(pid)
+    if execs:  # it tells its number before; in the middle of execve(2) a process shows no environment
+        await eventually(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
     try:
         if how == "when it has ended":
             os.kill(kernel.pid, signal.SIGKILL)

@@ -32,6 +32,7 @@ from cellrun.providers.prepare import prepare
 
 # An idle kernel is asked to end before it is killed, so that its exit handlers run and files are flushed.
 _SHUTDOWN_GRACE: Final = 1.0
+_LOOK: Final = 0.05
 _FORKSERVERS: Final = 3  # that may end one after the other while one kernel starts
 
 
@@ -87,6 +88,7 @@ class LocalLease(Lease):
         self.containment = "none" if ways.sandbox is None else ways.sandbox.containment
         self._lifetime: asyncio.TimerHandle | None = None
         self._ready = False
+        self._look: asyncio.TimerHandle | None = None
 
     @property
     def pid(self) -> int:
@@ -190,9 +192,21 @@ class LocalLease(Lease):
             self._lifetime = asyncio.get_running_loop().call_later(lifetime, process.end_for, cause)
 
     def _on_quiet(self) -> None:
-        if self._enclosure is not None and self.client.state is KernelState.READY:
-            self._enclosure.outlived()
+        if self._enclosure is not None and self._look is None:
+            # Not for each cell: it is a file of the system's, whose reading takes a tenth of a millisecond.
+            self._look = asyncio.get_running_loop().call_later(_LOOK, self._look_back, self._enclosure)
         self._ways.quiet()
+
+    def _look_back(self, enclosure: Enclosure, kills: int | None = None) -> None:
+        """In two steps: a kernel that was killed may not be known to be dead yet when the kills are counted."""
+        self._look = None
+        if not self._ready or self._process is None or not self._process.alive:
+            return
+        if kills is None:
+            loop = asyncio.get_running_loop()
+            self._look = loop.call_later(_LOOK, self._look_back, enclosure, enclosure.kills)
+        else:
+            enclosure.outlived(kills)
 
     def _on_exit(self, reason: str) -> None:
         channel = self.client.channel
@@ -272,8 +286,10 @@ class LocalLease(Lease):
 
     async def _stop(self) -> None:
         self._ready = False
-        if self._lifetime is not None:
-            self._lifetime.cancel()
+        for timer in (self._lifetime, self._look):
+            if timer is not None:
+                timer.cancel()
+        self._look = None
         process = self._process
         if process is not None:
             await process.end()

@@ -51,12 +51,22 @@ class Group:
         for folder in dict.fromkeys(self.folders.values()):
             (folder / "cgroup.procs").write_text(str(pid), "ascii")
 
-    def new_kill(self) -> bool:
-        """Whether the system has ended a process of this group, for lack of memory, since this was last asked."""
+    @property
+    def kills(self) -> int:
+        """How many processes of this group the system has ended for lack of memory."""
         if "memory" not in self.folders:
-            return False
-        name = "memory.events" if self.unified else "memory.oom_control"
-        count = _counter(self.folders["memory"] / name, "oom_kill")
+            return 0
+        return _counter(
+            self.folders["memory"] / ("memory.events" if self.unified else "memory.oom_control"), "oom_kill"
+        )
+
+    def seen(self, kills: int) -> None:
+        """So many are explained."""
+        self._seen = max(self._seen, kills)
+
+    def new_kill(self) -> bool:
+        """Whether there is one that is not explained; now all are."""
+        count = self.kills
         before, self._seen = self._seen, count
         return count > before
 

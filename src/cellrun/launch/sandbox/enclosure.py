@@ -101,10 +101,15 @@ class Enclosure:
             root, self.room.mark, self.room.folder, sandbox.policy, processes=not held, disk=not sandbox.mounts
         )
 
-    def outlived(self) -> None:
-        """The kernel is quiet and alive: what the system ended until now for lack of memory was not the kernel."""
+    @property
+    def kills(self) -> int:
+        """How many processes of the session the system has ended so far for lack of memory."""
+        return 0 if self._group is None else self._group.kills
+
+    def outlived(self, kills: int) -> None:
+        """The kernel still lives, some time after it were so many: none of them was the kernel."""
         if self._group is not None:
-            self._group.new_kill()
+            self._group.seen(kills)
 
     def describe_exit(self, code: int | None, *, started: bool = False) -> str:
         """How the kernel ended, as `describe_exit` of death.py, but with what is known here. `started`: not forked; then bubblewrap tells
