@@ -346,10 +346,11 @@ async def test_what_the_server_did_not_keep_is_had_from_the_log_in_our_kernel(se
         async with provider, AsyncSession(provider) as session:
             await session.run("1", timeout=SECONDS)
             (kernel_id,) = {kernel["id"] for kernel in server.kernels()} - others
-            go = server.root / "go"
+            go, done = server.root / "go", server.root / "done"
             code = (
                 "import os, time\nfor i in range(40):\n    print(i, flush=True)\n"
-                f"    while i == 5 and not os.path.exists({str(go)!r}): time.sleep(0.005)\nprint('end')"
+                f"    while i == 5 and not os.path.exists({str(go)!r}): time.sleep(0.005)\n"
+                f"print('end')\nopen({str(done)!r}, 'w').close()"
             )
             async with session.stream(code, timeout=40) as stream:
                 async for event in stream:
@@ -362,9 +363,7 @@ async def test_what_the_server_did_not_keep_is_had_from_the_log_in_our_kernel(se
                 async with aiohttp.ClientSession(headers={"Authorization": f"token {server.token}"}) as client:
                     ws = await client.ws_connect(url, max_msg_size=0)
                     go.touch()
-                    async with asyncio.timeout(SECONDS):
-                        while "end" not in str((await ws.receive()).data):
-                            pass
+                    await eventually(done.exists, SECONDS)
                     await ws.close()
                 proxy.refuse(False)
                 async for _ in stream:
@@ -373,6 +372,7 @@ async def test_what_the_server_did_not_keep_is_had_from_the_log_in_our_kernel(se
             assert result.stdout.split() == [*map(str, range(40)), "end"]
             assert (result.status, result.dropped) == ("ok", ())
             go.unlink()
+            done.unlink()
 
 
 def _connections(server: Server, kernel_id: str) -> int:

@@ -23,6 +23,7 @@ from cellrun.launch.sandbox.sandbox import Sandbox, as_file
 _BOOT: Final = 30.0
 _END: Final = 3.0
 _ANSWER: Final = 64 * 1024
+_AGAIN: Final = 0.05  # seconds until orphans are looked for once more
 _SAID: Final = 500  # characters of what the process said that go into an error
 _START: Final = "from cellrun.launch.forkserver_process import main; main({control}, {modules!r}, {without!r}, {walls})"
 
@@ -239,13 +240,22 @@ class ForkParent:
 
     def end_family(self, pid: int, mark: str) -> None:
         """SIGKILL to what a kernel that has ended left behind. Its orphans have come to the forkserver, which saves looking
-        through all processes; where that has ended too, they are looked for."""
+        through all processes; where that has ended too, they are looked for.
+
+        They are looked at twice: the list of children may miss some while others end (proc(5), "children"), and a
+        process in the middle of execve(2) shows no environment."""
         if self.ended.is_set():
             kill_family(None, mark)
             return
+        self._end_orphans(pid, mark)
+        self._loop.call_later(_AGAIN, self._end_orphans, None, mark)
+
+    def _end_orphans(self, pid: int | None, mark: str) -> None:
+        if self.ended.is_set():
+            return
         kernels = {child.pid for child, _ in self._children.values()}
         for orphan in children(self.pid) - kernels:
-            if has_mark(orphan, mark) or session_of(orphan) == pid:
+            if has_mark(orphan, mark) or (pid is not None and session_of(orphan) == pid):
                 kill_family(orphan, mark)
 
     # -- the end ---------------------------------------------------------------------------------
