@@ -98,9 +98,8 @@ class AsyncStream:
     def cancel(self) -> None:
         """The run is no longer wanted: it leaves the line, or its cell is interrupted and, if that does not end it, killed. Its
         events come to their end as always."""
-        run = self._entered()
-        if not run.ended:
-            run.stop()
+        if self._run is not None and not self._run.ended:
+            self._run.stop()
 
     def _entered(self) -> Run:
         if self._run is None:

@@ -289,3 +289,11 @@ async def test_a_key_in_an_address_does_not_get_into_the_log(shared: Shared) -> 
         await answer(http, "GET", f"/v1/sessions?key={shared.bob}")
     await eventually(lambda: json.dumps("/v1/sessions") in shared.service.log_text())
     assert shared.bob not in shared.service.log_text()
+
+
+def test_a_second_service_on_the_same_data_is_refused(shared: Shared) -> None:
+    """It would give an end to the runs of the first."""
+    command = shared.service.command("serve", "--port", "0")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=shared.service.env, check=False)
+    assert done.returncode == 3
+    assert "another service uses it" in done.stderr

@@ -219,12 +219,14 @@ async def test_a_run_that_somebody_else_watches_is_not_given_up_with_its_starter
 
 
 async def test_a_waiting_client_that_gives_up_leaves_no_run_of_its_own_behind(http: Http) -> None:
-    body = {"code": "while True: pass"}
+    body = {"code": "while True: pass", "on_disconnect": "interrupt"}
     headers = {"Idempotency-Key": "given-up"}
     with pytest.raises(TimeoutError):
         await http.post("/v1/run", json=body, headers=headers, timeout=aiohttp.ClientTimeout(total=1))
-    state = await answer(http, "POST", "/v1/run", json=body, headers=headers)
-    assert (state["status"], state["reason"]) == ("interrupted", "the caller stopped it")
+    # The key finds it again. Not to wait for it is not to watch it: a watcher would keep it alive.
+    state = await answer(http, "POST", "/v1/run", status=202, json={**body, "wait": False}, headers=headers)
+    ended = await until(http, state["execution_id"], "interrupted")
+    assert ended["reason"] == "the caller stopped it"
 
 
 async def test_a_time_limit_of_the_request_holds(http: Http) -> None:

@@ -101,7 +101,9 @@ def make_app(
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         code = _OF_STATUS.get(error.status_code, "bad_request")
-        return as_response(Problem(code, f"{request.method} {request.url.path}: {error.detail}"))
+        response = as_response(Problem(code, f"{request.method} {request.url.path}: {error.detail}"))
+        response.headers.update(error.headers or {})
+        return response
 
     @app.exception_handler(OSError)
     async def _storage(request: Request, error: OSError) -> Response:

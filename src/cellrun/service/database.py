@@ -89,6 +89,9 @@ class Database:
 
     def __init__(self, path: Path, *, checkpoints: bool = True) -> None:
         try:
+            # The files beside it take its mode: it must have that before they are made.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.chmod(path, 0o600)
             self._connection = sqlite3.connect(
                 path, timeout=_BUSY / 1000, isolation_level=None, check_same_thread=False
             )
@@ -99,7 +102,6 @@ class Database:
             self._connection.execute("PRAGMA synchronous=NORMAL")
             if not checkpoints:
                 self._connection.execute("PRAGMA wal_autocheckpoint=0")
-            os.chmod(path, 0o600)
             self._numbers: dict[str, int] = {}  # of runs that go on
             self._prepare()
         except (sqlite3.Error, ValueError) as error:

@@ -83,7 +83,7 @@ class Guard:
 
     async def _problem(self, scope: Scope) -> Problem | None:
         """Why it is not answered at all."""
-        if any(not character.isprintable() for character in scope["path"]):
+        if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in scope["path"]):
             return Problem("bad_request", "the address has characters that cannot be in one")
         if self._local and (problem := refusal(scope)) is not None:
             return problem

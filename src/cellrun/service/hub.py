@@ -130,6 +130,7 @@ class Hub:
             for state in ("ready", "starting", "held", "ending"):
                 self.metrics.kernels.labels(state).set(getattr(status, state))
             self.metrics.waiting.set(status.waiting)
+        self.metrics.containment.clear()
         self.metrics.containment.labels((self.containment or "unknown").partition(":")[0]).set(1)
 
     # -- sessions --------------------------------------------------------------------------------
@@ -168,9 +169,11 @@ class Hub:
         held = self.find(tenant, id)
         del self._sessions[tenant, id]
         held.deleted = True
-        await self.store.write(lambda database: database.delete_session(tenant, id))
-        if held.session is not None:
-            await finish(held.session.aclose())
+        try:
+            await self.store.write(lambda database: database.delete_session(tenant, id))
+        finally:
+            if held.session is not None:
+                await finish(held.session.aclose())
 
     async def restart(self, tenant: str, id: str) -> Held:
         """A fresh kernel, if it has one. Raises Problem and CellrunError."""
@@ -198,6 +201,8 @@ class Hub:
 
     async def _keep(self, held: Held) -> None:
         row = held.row
+        if held.deleted:
+            return
         await self.store.write(lambda database: database.put_session(row))
 
     # -- runs ------------------------------------------------------------------------------------

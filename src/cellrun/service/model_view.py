@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -24,7 +23,7 @@ _PIXELS: Final = 40_000_000
 _PICTURES: Final = 4
 _SCALABLE: Final = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 # Base64 says nothing to a model and is most of what a plot weighs.
-_DATA_URL: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/=\s]{64,}")
+_DATA_URL: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/=\r\n]{64,}")
 
 
 def model_view(result: Mapping[str, Any], *, budget: int = BUDGET) -> dict[str, Any]:
@@ -77,15 +76,13 @@ def scaled(image: Image) -> Image | None:
     from PIL import Image as Pillow
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            with Pillow.open(io.BytesIO(image.data), formats=_SCALABLE) as picture:
-                if picture.width * picture.height > _PIXELS:
-                    return None
-                if max(picture.size) <= _SIDE and len(image.data) <= _BYTES:
-                    return image
-                picture.thumbnail((_SIDE, _SIDE))
-                return _smallest(picture)
+        with Pillow.open(io.BytesIO(image.data), formats=_SCALABLE) as picture:
+            if picture.width * picture.height > _PIXELS:
+                return None
+            if max(picture.size) <= _SIDE and len(image.data) <= _BYTES:
+                return image
+            picture.thumbnail((_SIDE, _SIDE))
+            return _smallest(picture)
     except Exception:  # whatever a decoder makes of bytes that user code wrote
         return None
 

@@ -57,6 +57,7 @@ class LiveRun:
     _asked: InputRequest | None = None
     _answer: asyncio.Future[str] | None = None
     _stream: AsyncStream | None = None
+    _unwanted: bool = False
 
     @property
     def state(self) -> str:
@@ -81,6 +82,8 @@ class LiveRun:
                 execution_id=self.id,
             )
             async with stream:
+                if self._unwanted:  # before it had begun
+                    stream.cancel()
                 while events := await stream.next_batch():
                     on_event(events)
                     entries = [entry_of(event) for event in events]
@@ -115,6 +118,7 @@ class LiveRun:
 
     def abandon(self) -> None:
         """Nobody wants it any more: it is interrupted, and killed if that does not end it."""
+        self._unwanted = True
         if not self.done.is_set() and self._stream is not None:
             self._stream.cancel()
 

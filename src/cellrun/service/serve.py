@@ -142,9 +142,9 @@ class _Server(uvicorn.Server):
         try:
             await self._hub.drain()
         finally:
+            self.should_exit = True
             for run in list(self._hub.live.values()):
                 run.abandon()
-            self.should_exit = True
 
 
 def is_loopback(host: str) -> bool:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
 import sqlite3
 import threading
 import time
@@ -25,6 +27,7 @@ from cellrun.service.database import Database
 
 T = TypeVar("T")
 FILE: Final = "cellrun.sqlite3"
+_LOCK: Final = "service.lock"
 _BATCH: Final = 256
 _SMALL: Final = 32 * KIB
 _CHECKPOINT: Final = 4 * MIB  # written since the last one
@@ -44,6 +47,14 @@ class Store:
     def __init__(self, data: Path) -> None:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = data / FILE
+        self._lock = _locked(data / _LOCK)
+        try:
+            self._open()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._waiting = 0
@@ -113,6 +124,7 @@ class Store:
         self._readable.close()
         self._checkpointer.close()
         self._database.close()
+        os.close(self._lock)
 
     # -- the writer's thread ---------------------------------------------------------------------
 
@@ -153,6 +165,18 @@ class Store:
             failure = StorageError(f"the service's database cannot be written: {error}")
             return [(future, None, failure) for _, future in jobs]
         return answers
+
+
+def _locked(path: Path) -> int:
+    """A descriptor that keeps others out for as long as it is open: a second service would give an end to the runs of the first. Raises
+    OSError."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise OSError("another service uses it") from None
+    return lock
 
 
 def _nothing(database: Database) -> None:

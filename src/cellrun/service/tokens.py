@@ -120,4 +120,9 @@ async def _fetched(url: str) -> bytes:
     async with aiohttp.ClientSession(timeout=timeout) as client, client.get(url, allow_redirects=False) as answer:
         if answer.status != 200:
             raise ValueError(f"it answers {answer.status}")
-        return await answer.content.read(MIB)
+        data = b""
+        async for piece in answer.content.iter_any():
+            data += piece
+            if len(data) > MIB:
+                raise ValueError("it is larger than 1 MiB")
+        return data
