@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -210,13 +211,14 @@ async def test_an_entry_is_its_event_as_one_line_of_json() -> None:
 
 
 async def test_a_log_is_read_by_another_process_after_a_kill(tmp_path: Path) -> None:
-    first = Store(tmp_path)
+    first = Store(tmp_path / "first")
     row = RunRow(id=RUN, tenant="t", session=None, code="", created=0.0, digest=b"")
     await first.write(lambda database: database.add_run(row))
     log = EventLog(first, RUN)
     last = entry_of(Finished(seq=2, execution_id=RUN, status="ok", execution_count=1, duration=0.0))
     await log.append([entry(1), last], end=END)
-    second = Store(tmp_path)  # beside the first, which has not been closed: all is in the file
+    shutil.copytree(tmp_path / "first", tmp_path / "second")  # as it would be left: the first has not been closed
+    second = Store(tmp_path / "second")
     kept = await second.ask(lambda database: database.run(RUN))
     assert kept is not None
     assert (kept.status, kept.last, kept.forgotten) == ("ok", 2, 0)
