@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ for _name in list(os.environ):
     if _name.lower().endswith("_proxy") or (_name.startswith("CELLRUN_") and not _name.startswith("CELLRUN_SOAK_")):
         del os.environ[_name]
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# jsonschema compiles a grammar of addresses for two seconds when it is imported, and does without where there is none.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
 

@@ -67,8 +67,8 @@ def numbers(found: Sequence[Entry]) -> list[int]:
 @pytest.fixture
 async def sqlite(tmp_path: Path) -> AsyncIterator[Store]:
     store = Store(tmp_path)
-    row = RunRow(id=RUN, tenant="t", session=None, code="", created=0.0, digest=b"")
-    await store.write(lambda database: database.add_run(row))
+    row = RunRow(id=RUN, tenant="t", session=None, created=0.0, digest=b"")
+    await store.write(lambda database: database.add_run(row, ""))
     yield store
     await store.aclose()
 
@@ -212,8 +212,8 @@ async def test_an_entry_is_its_event_as_one_line_of_json() -> None:
 
 async def test_a_log_is_read_by_another_process_after_a_kill(tmp_path: Path) -> None:
     first = Store(tmp_path / "first")
-    row = RunRow(id=RUN, tenant="t", session=None, code="", created=0.0, digest=b"")
-    await first.write(lambda database: database.add_run(row))
+    row = RunRow(id=RUN, tenant="t", session=None, created=0.0, digest=b"")
+    await first.write(lambda database: database.add_run(row, ""))
     log = EventLog(first, RUN)
     last = entry_of(Finished(seq=2, execution_id=RUN, status="ok", execution_count=1, duration=0.0))
     await log.append([entry(1), last], end=END)

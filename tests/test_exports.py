@@ -16,7 +16,7 @@ def test_exactly_these_names_are_exported() -> None:
     errors = """AuthenticationError CellrunError ConnectionFailed ExecutionFailed KernelStartError LimitExceeded
         ProtocolError SessionLost Unsupported"""
     results = "DisplayOutput ErrorInfo Image Omission PageOutput Result StreamOutput"
-    doors = """AsyncSession AsyncStream FileInfo JupyterCodeExecuter JupyterServer Limits LocalKernels Provider
+    doors = """AsyncSession AsyncStream CellrunService FileInfo JupyterCodeExecuter JupyterServer Limits LocalKernels Provider
         SandboxPolicy Session Stream execute_code_jupyter fold run"""
     assert sorted(cellrun.__all__) == sorted(f"{events} {errors} {results} {doors}".split())
     for name in cellrun.__all__:

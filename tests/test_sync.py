@@ -40,7 +40,7 @@ def test_a_session_keeps_state_streams_and_has_files() -> None:
         assert [info.path for info in session.files.list("a")] == ["a/b.txt"]
         session.files.delete("a/b.txt")
         assert session.run("input('? ')", stdin=["Ada"]).text == "'Ada'"
-        assert "x" in session.complete("x")["matches"]
+        assert "x" in session.complete("x", timeout=20)["matches"]
         assert session.is_complete("(") == "incomplete"
         assert session.inspect("len")["found"]
         assert (session.containment or "").partition(":")[0] in ("strong", "portable")
@@ -117,7 +117,7 @@ with cellrun.Session() as session:
 
 
 def test_a_session_left_open_ends_with_the_process() -> None:
-    program = "import cellrun\ns = cellrun.Session().start()\ns.run('1')\nprint(s._session._lease.pid)"
+    program = "import cellrun\ns = cellrun.Session().start()\ns.run('1')\nprint(s._session._backend.lease.pid)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40, check=False)
     from tests.support.waiting import process_exists
 
@@ -132,3 +132,9 @@ async def test_async_and_blocking_sessions_have_the_same_names() -> None:
     assert names(Session) - names(cellrun.AsyncSession) == {"close"}
     assert names(cellrun.AsyncSession) - names(Session) == {"aclose", "late", "send_comm"}
     await asyncio.sleep(0)
+
+
+def test_a_session_that_was_not_closed_ends_with_the_process_and_says_nothing_else() -> None:
+    code = "import cellrun\nsession = cellrun.Session(cellrun.LocalKernels())\nprint(session.run('6 * 7').text)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("42\n", "")

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from cellrun.compat import JupyterCodeExecuter, execute_code_jupyter
     from cellrun.launch.sandbox.policy import SandboxPolicy
     from cellrun.providers import FileInfo, JupyterServer, LocalKernels, Provider
+    from cellrun.remote.service import CellrunService
     from cellrun.session import AsyncSession
     from cellrun.stream import AsyncStream
     from cellrun.sync import Session, Stream, run
@@ -64,6 +65,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "AsyncSession": "cellrun.session",
     "AsyncStream": "cellrun.stream",
+    "CellrunService": "cellrun.remote.service",
     "FileInfo": "cellrun.providers",
     "JupyterCodeExecuter": "cellrun.compat",
     "JupyterServer": "cellrun.providers",
@@ -81,6 +83,7 @@ __all__ = [
     "AsyncStream",
     "AuthenticationError",
     "CellrunError",
+    "CellrunService",
     "ClearOutput",
     "Comm",
     "ConnectionFailed",

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
 
+from cellrun.blobs import LARGE, Blob, apart
 from cellrun.events import Event, OutputDropped
 from cellrun.limits import KIB, MIB
-from cellrun.wire import event_to_json, event_type
+from cellrun.result import Result
+from cellrun.wire import data_to_json, event_to_dict, event_type, result_to_dict
 
 KEEP: Final = 256 * MIB
 """Bytes of one run's events that are kept, counted as JSON; of more, the oldest are forgotten."""
@@ -26,11 +28,13 @@ _OVERHEAD: Final = 128  # of an entry, in memory and on disk: a run of countless
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event as JSON without a newline."""
+    """One event as JSON without a newline. `slim`: the same without its large values, where it has such; `blobs`: those, until they are stored."""
 
     seq: int
     type: str
     data: bytes
+    slim: bytes | None = None
+    blobs: tuple[Blob, ...] = ()
 
     @property
     def size(self) -> int:
@@ -38,15 +42,37 @@ class Entry:
 
 
 def entry_of(event: Event) -> Entry:
-    return Entry(event.seq, event_type(event), event_to_json(event).encode("utf-8", "backslashreplace"))
+    told = event_to_dict(event)
+    data = _json(told)
+    parts = apart(told) if len(data) >= LARGE else None
+    if parts is None:
+        return Entry(event.seq, event_type(event), data)
+    return Entry(event.seq, event_type(event), data, _json(parts[0]), parts[1])
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a run ended: its status, and its Result as JSON."""
+    """How a run ended: its status, and its Result as JSON. `slim` and `blobs` as of an Entry."""
 
     status: str
     result: bytes
+    slim: bytes | None = None
+    blobs: tuple[Blob, ...] = ()
+
+
+def end_of(result: Result) -> End:
+    told = result_to_dict(result)
+    data = _json(told)
+    parts = [apart(output) for output in told["outputs"]] if len(data) >= LARGE else []
+    if not any(parts):
+        return End(result.status, data)
+    outputs = [output if part is None else part[0] for output, part in zip(told["outputs"], parts, strict=True)]
+    blobs = tuple(blob for part in parts if part is not None for blob in part[1])
+    return End(result.status, data, _json({**told, "outputs": outputs}), blobs)
+
+
+def _json(data: dict[str, Any]) -> bytes:
+    return data_to_json(data).encode("utf-8", "backslashreplace")
 
 
 class LogStore(Protocol):
@@ -97,7 +123,7 @@ class EventLog:
 
     def _show(self, entries: Sequence[Entry], *, ended: bool) -> None:
         for entry in entries:
-            self._tail.append(entry)
+            self._tail.append(replace(entry, blobs=()) if entry.blobs else entry)
             self._tail_size += entry.size
             self.last = entry.seq
         while self._tail_size > _TAIL and len(self._tail) > 1:

@@ -48,11 +48,15 @@ class Files:
                 chunks.append(chunk)
         return b"".join(chunks)
 
-    async def chunks(self, path: str) -> AsyncGenerator[bytes, None]:
-        """The file in pieces of at most 1 MiB."""
+    async def chunks(self, path: str, *, start: int = 0) -> AsyncGenerator[bytes, None]:
+        """The file from the byte `start` on, in pieces of at most 1 MiB."""
         store = await self._open_store()
-        async for chunk in store.read(path):
+        async for chunk in store.read(path, start):
             yield chunk
+
+    async def stat(self, path: str) -> FileInfo:
+        """Of one file or folder."""
+        return await (await self._open_store()).stat(path)
 
     async def list(self, path: str = "") -> list[FileInfo]:
         """What is directly in the folder, by name."""

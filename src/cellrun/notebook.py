@@ -18,10 +18,11 @@ _CELLS_KEPT: Final = 10_000
 
 
 class History:
-    """Cells and their results, the newest ones up to a bound of bytes; older cells lose their outputs,
+    """Cells and their results, the newest ones up to `keep` bytes; older cells lose their outputs,
     the oldest go."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: int = _KEPT) -> None:
+        self._keep = keep
         self._cells: deque[tuple[str, Result, int]] = deque(maxlen=_CELLS_KEPT)
         self._forgotten: deque[str] = deque(maxlen=_CELLS_KEPT)
         self._size = 0
@@ -32,7 +33,7 @@ class History:
             self._forget()
         self._cells.append((code, result, size))
         self._size += size
-        while self._size > _KEPT and len(self._cells) > 1:
+        while self._size > self._keep and len(self._cells) > 1:
             self._forget()
 
     def _forget(self) -> None:

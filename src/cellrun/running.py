@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,15 +27,18 @@ END_OF_INPUT = "\x04"
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What the caller asked for, besides the code."""
+    """What the caller asked for, besides the code. `timeout_named`: whether the caller or the Limits said something of it; if not, a
+    service has a limit of its own. `metadata`: of the execute_request; it may have secrets in it."""
 
     timeout: float | None = None
+    timeout_named: bool = True
     queue_timeout: float | None = None
     silent: bool = False
     store_history: bool = True
     stdin: Iterable[str] | None = None
     on_input: OnInput | None = None
     on_event: OnEvent | None = None
+    metadata: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @property
     def allow_stdin(self) -> bool:
@@ -93,26 +97,24 @@ def _event_size(event: Event) -> int:
     return size_of(data) if data is not None else 0
 
 
-@dataclass(eq=False)
-class Run:
-    """The state of one run. `deliver` is the sink of its execution's events. `on_end` is called when the
-    kernel is free for the next one, which can be later than the caller has its answer."""
+@dataclass(eq=False, kw_only=True)
+class Run(ABC):
+    """The state of one run, wherever its code goes. `deliver` is the sink of its events. `on_end` is called when what runs it is
+    free for the next one, which can be later than the caller has its answer. `sent`: whether the code has left us."""
 
-    execution: Execution
     code: str
     options: RunOptions
     limits: Limits
     queue: EventQueue | None = None
-    before: dict[str, tuple[int, int]] | None = None
-    snapshot: Callable[[], dict[str, tuple[int, int]] | None] | None = None
-    answer: Callable[[Run, InputRequest], None] | None = None
-    on_end: Callable[[Run], None] | None = None
+    answer: Callable[[Any, InputRequest], None] | None = None
+    on_end: Callable[[Any], None] | None = None
     sent: bool = False
+    turn_at: float | None = None
+    sent_at: float | None = None
     stop_wanted: bool = False
+    stop_reason: str | None = None
     result: Result | None = None
     error: BaseException | None = None
-    position: int = 0
-    turn: asyncio.Event = field(default_factory=asyncio.Event)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -123,8 +125,18 @@ class Run:
         self._lines: Iterator[str] | None = None if self.options.stdin is None else iter(self.options.stdin)
 
     @property
+    @abstractmethod
     def execution_id(self) -> str:
-        return self.execution.execution_id
+        """Raises RuntimeError while it is not known."""
+
+    @property
+    @abstractmethod
+    def over(self) -> bool:
+        """Whether its last event was seen; then nothing of it can come any more."""
+
+    @abstractmethod
+    def withdraw(self) -> None:
+        """Ends it before its code was sent."""
 
     @property
     def ended(self) -> bool:
@@ -140,7 +152,7 @@ class Run:
                 self._leave()
             return None
         if isinstance(last, Finished):
-            events[-1] = last = self._with_files(last)
+            events[-1] = last = self._completed(last)
         for event in events:
             self._folder.add(event)
             if self.options.on_event is not None:
@@ -167,16 +179,16 @@ class Run:
         assert self.result is not None
         return self.result
 
-    def stop(self) -> None:
-        """The caller no longer wants it: an interrupt follows, or the run never begins."""
+    def stop(self, reason: str | None = None) -> None:
+        """The caller no longer wants it: an interrupt follows, or the run never begins. `reason`: that its Result gives."""
         self.stop_wanted = True
+        self.stop_reason = self.stop_reason or reason
         if self.queue is not None:
             self.queue.lift()
         self.changed.set()
         if not self.sent and not self.ended:
             # Ended here and not by its task, which may not have had its first turn.
-            self.execution.stop("interrupted", "cancelled before it began")
-            self.deliver(self.execution.abandon("interrupted", "", time.monotonic()))
+            self.withdraw()
             if self.task is not None:
                 self.task.cancel()
 
@@ -201,14 +213,9 @@ class Run:
             self.fail(error)
             self.stop()
 
-    def _with_files(self, finished: Finished) -> Finished:
-        if self.snapshot is None or self.before is None or not self.sent:
-            return finished
-        after = self.snapshot()
-        if after is None:
-            return finished
-        changed = tuple(sorted(name for name, state in after.items() if self.before.get(name) != state))
-        return replace(finished, files=changed)
+    def _completed(self, finished: Finished) -> Finished:
+        """The last event, with what only we know."""
+        return finished
 
     def _end(self) -> None:
         for answering in self.answering:  # nobody asks any more
@@ -218,10 +225,42 @@ class Run:
             self.queue.wake()
         self.done.set()
         self.changed.set()
-        if self.execution.ended or not self.sent:
+        if self.over or not self.sent:
             self._leave()
 
     def _leave(self) -> None:
         self.changed.set()
         if self.on_end is not None:
             self.on_end(self)
+
+
+@dataclass(eq=False, kw_only=True)
+class KernelRun(Run):
+    """A run on a kernel of ours. `before` and `snapshot`: the files that were there, and how to look again."""
+
+    execution: Execution
+    before: dict[str, tuple[int, int]] | None = None
+    snapshot: Callable[[], dict[str, tuple[int, int]] | None] | None = None
+    position: int = 0
+    turn: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def execution_id(self) -> str:
+        return self.execution.execution_id
+
+    @property
+    def over(self) -> bool:
+        return self.execution.ended
+
+    def withdraw(self) -> None:
+        self.execution.stop("interrupted", self.stop_reason or "cancelled before it began")
+        self.deliver(self.execution.abandon("interrupted", "", time.monotonic()))
+
+    def _completed(self, finished: Finished) -> Finished:
+        if self.snapshot is None or self.before is None or not self.sent:
+            return finished
+        after = self.snapshot()
+        if after is None:
+            return finished
+        changed = tuple(sorted(name for name, state in after.items() if self.before.get(name) != state))
+        return replace(finished, files=changed)

@@ -18,9 +18,17 @@ class AsyncStream:
     raised from the iteration, after the events that came before them.
     """
 
-    def __init__(self, submit: Callable[[], Run], queue: EventQueue, interrupt: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        submit: Callable[[], Run],
+        queue: EventQueue,
+        *,
+        accepted: Callable[[Run], Awaitable[None]],
+        interrupt: Callable[[Run], Awaitable[None]],
+    ) -> None:
         self._submit = submit
         self._queue = queue
+        self._accepted = accepted
         self._interrupt = interrupt
         self._run: Run | None = None
         self._batch: deque[Event] = deque()
@@ -29,6 +37,11 @@ class AsyncStream:
         if self._run is not None:
             raise RuntimeError("a stream is used once; call session.stream() again for another run")
         self._run = self._submit()
+        try:
+            await self._accepted(self._run)
+        except BaseException:
+            self._run.stop()
+            raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -88,18 +101,23 @@ class AsyncStream:
         """Interrupts this run's cell if it is the one that runs; see `AsyncSession.interrupt`."""
         run = self._entered()
         if run.sent and not run.ended:
-            await self._interrupt()
+            await self._interrupt(run)
 
     @property
     def begun(self) -> bool:
         """Whether the code was sent to the kernel."""
         return self._run is not None and self._run.sent
 
-    def cancel(self) -> None:
+    @property
+    def moments(self) -> tuple[float | None, float | None]:
+        """When its turn came, and when its code was sent to the kernel: of the monotonic clock; None: not yet."""
+        return (None, None) if self._run is None else (self._run.turn_at, self._run.sent_at)
+
+    def cancel(self, reason: str | None = None) -> None:
         """The run is no longer wanted: it leaves the line, or its cell is interrupted and, if that does not end it, killed. Its
-        events come to their end as always."""
+        events come to their end as always. `reason`: that its Result gives, of a kernel of a provider; None: that the caller stopped it."""
         if self._run is not None and not self._run.ended:
-            self._run.stop()
+            self._run.stop(reason)
 
     def _entered(self) -> Run:
         if self._run is None:

@@ -20,6 +20,8 @@ from cellrun.stream import AsyncStream
 if TYPE_CHECKING:
     import nbformat
 
+    from cellrun.remote.service import CellrunService
+
 
 class Session:
     """A session for blocking code; see AsyncSession, whose parameters and errors it has.
@@ -28,8 +30,18 @@ class Session:
     cell and raises KeyboardInterrupt. Sessions left open are closed when the process ends.
     """
 
-    def __init__(self, provider: Provider | str | None = None, *, limits: Limits | None = None) -> None:
-        self._session = portal.on_loop(lambda: AsyncSession(provider, limits=limits))
+    def __init__(
+        self,
+        provider: Provider | CellrunService | str | None = None,
+        *,
+        limits: Limits | None = None,
+        key: str | None = None,
+        session_id: str | None = None,
+        history: bool = True,
+    ) -> None:
+        self._session = portal.on_loop(
+            lambda: AsyncSession(provider, limits=limits, key=key, session_id=session_id, history=history)
+        )
         self.files = BlockingFiles(self._session)
         portal.close_at_exit(self._session)
         self._closed = False
@@ -48,6 +60,16 @@ class Session:
     @property
     def language(self) -> str:
         return self._session.language
+
+    @property
+    def began(self) -> bool:
+        return self._session.began
+
+    def cpu_seconds(self) -> float | None:
+        return self._session.cpu_seconds()
+
+    def disk_bytes(self) -> int | None:
+        return self._session.disk_bytes()
 
     def start(self) -> Self:
         portal.call(self._session.start())
@@ -131,6 +153,9 @@ class Session:
     def to_notebook(self) -> nbformat.NotebookNode:
         return portal.on_loop(self._session.to_notebook)
 
+    def fetch_notebook(self) -> nbformat.NotebookNode:
+        return portal.call(self._session.fetch_notebook())
+
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if not getattr(self, "_closed", True):
             # The session inside is alive still and would warn later, from another thread.
@@ -208,23 +233,24 @@ class BlockingFiles:
 
 def run(
     code: str,
-    provider: Provider | str | None = None,
+    provider: Provider | CellrunService | str | None = None,
     *,
     timeout: float | Unset | None = UNSET,
     stdin: Iterable[str] | None = None,
     on_input: OnInput | None = None,
     on_event: OnEvent | None = None,
     limits: Limits | None = None,
+    key: str | None = None,
 ) -> Result:
     """One snippet in a fresh kernel, which is gone afterwards. Blocking; also from inside a running event
-    loop or a notebook. Parameters and errors as those of `AsyncSession.run`.
+    loop or a notebook. Parameters and errors as those of `AsyncSession` and its `run`.
 
     >>> run("6 * 7").text
     '42'
     """
 
     async def body() -> Result:
-        async with AsyncSession(provider, limits=limits) as session:
+        async with AsyncSession(provider, limits=limits, key=key) as session:
             return await session.run(code, timeout=timeout, stdin=stdin, on_input=on_input, on_event=on_event)
 
     return portal.call(body())

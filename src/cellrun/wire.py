@@ -82,15 +82,16 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
 
 def event_to_json(event: Event) -> str:
     """One line of NDJSON, without its newline. Lone surrogates are escaped, so the line is UTF-8."""
-    return _to_json(event_to_dict(event))
+    return data_to_json(event_to_dict(event))
 
 
 def result_to_json(result: Result) -> str:
     """A Result as one line of JSON, spelled as events are."""
-    return _to_json(result_to_dict(result))
+    return data_to_json(result_to_dict(result))
 
 
-def _to_json(data: Mapping[str, Any]) -> str:
+def data_to_json(data: Mapping[str, Any]) -> str:
+    """What `event_to_dict` or `result_to_dict` made, as one line of JSON. Lone surrogates are escaped; NaN and the infinities are null."""
     try:
         text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), default=str, allow_nan=False)
     except ValueError:  # NaN and the infinities, which JSON does not have

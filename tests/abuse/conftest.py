@@ -196,7 +196,7 @@ def outside() -> Iterator[Outside]:
         )
 
 
-@pytest.fixture(scope="module", params=USERS)
+@pytest.fixture(scope="module", params=[USERS[0], *(pytest.param(user, marks=pytest.mark.wide) for user in USERS[1:])])
 def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """As root and as an ordinary user."""
     with tempfile.TemporaryDirectory(prefix="cellrun-abuse-", dir="/tmp") as folder:
@@ -208,7 +208,7 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             host.close()
 
 
-@pytest.fixture(scope="module", params=FORMS)
+@pytest.fixture(scope="module", params=[FORMS[0], *(pytest.param(form, marks=pytest.mark.wide) for form in FORMS[1:])])
 def form(request: pytest.FixtureRequest) -> str:
     """Both forms of containment."""
     return str(request.param)

@@ -21,6 +21,7 @@ from typing import Any
 from cellrun import AsyncSession, CellrunError, Limits, LocalKernels, SandboxPolicy
 from cellrun.launch.forked import ForkedKernel
 from cellrun.providers.local_lease import LocalLease
+from tests.support.leases import lease_of
 
 
 class Host:
@@ -53,7 +54,7 @@ class Host:
         provider = await self._providers[key].__aenter__()
         bounds = Limits(**{"timeout": 60, "grace": 1.0, **(limits or {})})
         session = self._sessions[name] = await AsyncSession(provider, limits=bounds).start()
-        lease = session._lease
+        lease = lease_of(session)
         assert isinstance(lease, LocalLease)
         process = lease._process
         return {

@@ -1,4 +1,4 @@
-"""The providers that the one suite runs over: every way to a kernel."""
+"""What the one suite runs over: every way to a kernel."""
 
 from __future__ import annotations
 
@@ -9,36 +9,48 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from cellrun import AsyncSession, JupyterServer, Limits, LocalKernels, Provider
+from cellrun import AsyncSession, CellrunService, JupyterServer, Limits, LocalKernels, Provider
+from tests.service.running import Service
 from tests.support.proxy import FaultProxy
 
-KINDS = ["local", "local-tcp", "spawned", "server-v1", "server-json", "gateway"]
+KINDS = ["local", "server-v1", "service"]
+MORE = ["local-tcp", "spawned", "server-json", "gateway"]
 
 
 @dataclass
 class Way:
-    """A provider of one kind."""
+    """A provider of one kind, or a service."""
 
     kind: str
-    provider: Provider
+    provider: Provider | CellrunService
 
     @property
     def local(self) -> bool:
         return self.kind in ("local", "local-tcp", "spawned")
 
+    @property
+    def service(self) -> bool:
+        return self.kind == "service"
 
-@pytest_asyncio.fixture(params=KINDS, scope="module", loop_scope="module")
-async def way(request: pytest.FixtureRequest) -> AsyncIterator[Way]:
+
+@pytest_asyncio.fixture(
+    params=[*KINDS, *(pytest.param(kind, marks=pytest.mark.wide) for kind in MORE)], scope="module", loop_scope="module"
+)
+async def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Way]:
     """Shared by the tests of a module: kernels are what takes time."""
     kind = request.param
     async with AsyncExitStack() as stack:
-        provider: Provider
+        provider: Provider | CellrunService
         if kind == "local":
             provider = LocalKernels()
         elif kind == "local-tcp":
             provider = LocalKernels(transport="tcp")
         elif kind == "spawned":
             provider = LocalKernels(kernel="ipykernel")
+        elif kind == "service":
+            service = Service(tmp_path_factory.mktemp("service")).start()
+            stack.callback(service.end)
+            provider = CellrunService(service.url)
         elif kind == "gateway":
             server = request.getfixturevalue("gateway")
             provider = JupyterServer(server.url, token=server.token)

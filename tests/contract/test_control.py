@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 
@@ -10,6 +11,7 @@ import pytest
 
 from cellrun import (
     AsyncSession,
+    CellrunService,
     InputRequest,
     KernelRestarted,
     LimitExceeded,
@@ -26,6 +28,8 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+# Of limits of 2 s: the limit, the grace of 1.5 s of sessions here, and the second that is promised for the rest.
+LATE = 2 + 1.5 + 1
 SLEEP = "import time\nfor _ in range(300): time.sleep(0.1)"
 SWALLOW = "import time\nwhile True:\n    try:\n        time.sleep(10)\n    except KeyboardInterrupt:\n        print('no', flush=True)"
 
@@ -33,26 +37,26 @@ SWALLOW = "import time\nwhile True:\n    try:\n        time.sleep(10)\n    excep
 async def test_a_sleeping_cell_ends_at_its_time_limit_and_the_variables_stay(shared: AsyncSession) -> None:
     await shared.run("kept = 'kept'")
     started = time.monotonic()
-    result = await shared.run("print('partial', flush=True)\nimport time; time.sleep(30)", timeout=1)
-    assert time.monotonic() - started < 2.5
+    result = await shared.run("print('partial', flush=True)\nimport time; time.sleep(30)", timeout=2)
+    assert time.monotonic() - started < LATE
     assert (result.status, result.stdout) == ("timeout", "partial\n")
-    assert result.reason == "the time limit of 1 s was reached"
+    assert result.reason == "the time limit of 2 s was reached"
     after = await shared.run("kept")
     assert (after.text, after.restarted) == ("'kept'", None)
 
 
 async def test_a_chatty_cell_ends_at_its_time_limit(shared: AsyncSession) -> None:
     started = time.monotonic()
-    result = await shared.run("import time\nwhile True:\n    print('.', flush=True); time.sleep(0.01)", timeout=1)
-    assert time.monotonic() - started < 3.0
+    result = await shared.run("import time\nwhile True:\n    print('.', flush=True); time.sleep(0.01)", timeout=2)
+    assert time.monotonic() - started < LATE
     assert result.status == "timeout"
     assert result.stdout.startswith(".\n.\n")
 
 
 async def test_an_awaiting_cell_ends_at_its_time_limit(shared: AsyncSession) -> None:
     started = time.monotonic()
-    result = await shared.run("import asyncio\nawait asyncio.sleep(30)", timeout=1)
-    assert time.monotonic() - started < 2.5
+    result = await shared.run("import asyncio\nawait asyncio.sleep(30)", timeout=2)
+    assert time.monotonic() - started < LATE
     assert result.status == "timeout"
     assert (await shared.run("'fine'")).restarted is None
 
@@ -60,8 +64,8 @@ async def test_an_awaiting_cell_ends_at_its_time_limit(shared: AsyncSession) -> 
 async def test_a_cell_that_swallows_interrupts_is_killed_and_the_next_run_is_told(session: AsyncSession) -> None:
     await session.run("lost = 1")
     started = time.monotonic()
-    result = await session.run(SWALLOW, timeout=1)
-    assert time.monotonic() - started < 1 + 1.5 + 1
+    result = await session.run(SWALLOW, timeout=2)
+    assert time.monotonic() - started < LATE
     assert (result.status, result.stdout[:3]) == ("timeout", "no\n")
     async with session.stream("'lost' in globals()") as stream:
         events = [event async for event in stream]
@@ -144,7 +148,11 @@ async def test_a_queued_run_can_be_cancelled_and_leaves_the_line(shared: AsyncSe
     assert (await third).text == "'a'"
 
 
-async def test_a_run_that_waits_too_long_for_its_turn_does_not_begin(shared: AsyncSession) -> None:
+async def test_a_run_that_waits_too_long_for_its_turn_does_not_begin(shared: AsyncSession, way: Way) -> None:
+    if way.service:
+        with pytest.raises(Unsupported, match="does not offer queue_timeout="):
+            await shared.run("never = 1", queue_timeout=0.1)
+        return
     first = asyncio.create_task(shared.run("import time; time.sleep(1)"))
     await asyncio.sleep(0)
     result = await shared.run("never = 1", queue_timeout=0.1)
@@ -192,9 +200,12 @@ async def test_a_callback_that_fails_stops_the_cell_and_fails_for_its_caller(sha
     assert (await shared.run("1")).text == "1"
 
 
-async def test_without_an_answer_input_fails_in_the_kernels_own_words(shared: AsyncSession) -> None:
+async def test_without_an_answer_input_fails_in_the_kernels_own_words(shared: AsyncSession, way: Way) -> None:
     result = await shared.run("input('? ')")
     assert result.error is not None
+    if way.service:  # which always offers input: there is none
+        assert result.error.name == "EOFError"
+        return
     assert result.error.name == "StdinNotImplementedError"
     assert "does not support input requests" in result.error.value
 
@@ -227,7 +238,7 @@ async def test_a_death_is_named_and_waiting_runs_fail_at_once(session: AsyncSess
     assert time.monotonic() - started < (1.3 if way.local else 4.3)
     assert (first.status, second.status) == ("kernel_died", "kernel_died")
     assert first.stdout == "last words\n"
-    assert ("exited with code 3" if way.local else "died") in (first.reason or "")
+    assert ("exited with code 3" if way.local or way.service else "died") in (first.reason or "")
     assert "had not begun" in (second.reason or "")
     after = await session.run("'alive'")
     assert after.text == "'alive'"
@@ -297,5 +308,11 @@ async def test_a_slow_reader_slows_the_kernel_and_loses_nothing(way: Way) -> Non
 async def test_closing_a_provider_ends_its_kernels(way: Way) -> None:
     session = AsyncSession(way.provider)
     await session.start()
+    before = repr(session)
     await session.aclose()
+    if isinstance(way.provider, CellrunService):
+        name = re.findall(r"session '(\w+)'", before)[0]
+        there = await way.provider.http.json("GET", "v1/sessions")
+        assert name not in [found["id"] for found in there["sessions"]]
+        return
     await eventually(lambda: " 0 kernels" in repr(way.provider) or "1 kernels" in repr(way.provider))

@@ -7,9 +7,10 @@ import base64
 
 import pytest
 
-from cellrun import AsyncSession, events, fold
+from cellrun import AsyncSession, Unsupported, events, fold
 from cellrun.events import Comm, Display, DisplayUpdate, Event, Finished, Payload, Started, Stdout
 from cellrun.result import DisplayOutput, StreamOutput
+from tests.contract.conftest import Way
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -109,7 +110,11 @@ async def test_comms_pass_through_with_binary_buffers(shared: AsyncSession) -> N
     assert fold(seen).outputs == ()
 
 
-async def test_a_message_to_a_comm_arrives_in_the_kernel(shared: AsyncSession) -> None:
+async def test_a_message_to_a_comm_arrives_in_the_kernel(shared: AsyncSession, way: Way) -> None:
+    if way.service:
+        with pytest.raises(Unsupported, match="does not offer"):
+            await shared.send_comm("c", {})
+        return
     seen = await collect(
         shared,
         "from comm import create_comm\ngot = []\nc = create_comm(target_name='t')\nc.on_msg(lambda m: got.append(m))",
@@ -134,7 +139,11 @@ async def test_carriage_returns_and_colours_are_kept_and_offered_rendered(shared
     assert result.text == "100%"
 
 
-async def test_output_after_the_end_goes_to_listeners_and_to_no_other_run(shared: AsyncSession) -> None:
+async def test_output_after_the_end_goes_to_listeners_and_to_no_other_run(shared: AsyncSession, way: Way) -> None:
+    if way.service:
+        with pytest.raises(Unsupported, match="does not offer"):
+            shared.late()
+        return
     late: list[Event] = []
 
     async def listen() -> None:
@@ -157,7 +166,11 @@ async def test_output_after_the_end_goes_to_listeners_and_to_no_other_run(shared
     assert (event.seq, event.text, event.execution_id) == (0, "too late\n", first[0].execution_id)
 
 
-async def test_a_silent_run_counts_nothing_and_keeps_what_it_prints(shared: AsyncSession) -> None:
+async def test_a_silent_run_counts_nothing_and_keeps_what_it_prints(shared: AsyncSession, way: Way) -> None:
+    if way.service:
+        with pytest.raises(Unsupported, match="does not offer"):
+            await shared.run("1", silent=True)
+        return
     before = (await shared.run("1")).execution_count or 0
     result = await shared.run("print('said'); 1", silent=True)
     assert (result.text, result.ok) == ("said", True)
@@ -210,7 +223,11 @@ async def test_the_notebook_of_a_session_is_valid(session: AsyncSession) -> None
     ]
 
 
-async def test_completion_inspection_and_completeness_are_asked_of_the_kernel(shared: AsyncSession) -> None:
+async def test_completion_inspection_and_completeness_are_asked_of_the_kernel(shared: AsyncSession, way: Way) -> None:
+    if way.service:
+        with pytest.raises(Unsupported, match="does not offer"):
+            await shared.complete("long_na")
+        return
     await shared.run("long_name_of_mine = 1")
     reply = await shared.complete("long_na", timeout=20)
     assert "long_name_of_mine" in reply["matches"]

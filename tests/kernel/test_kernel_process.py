@@ -182,6 +182,7 @@ async def test_an_interrupt_between_cells_changes_nothing(kernel: Talk, how: str
         assert await kernel.text("print(1)") == "1\n"
 
 
+@pytest.mark.wide
 async def test_what_was_printed_before_an_interrupt_is_there_once_and_in_order(opener: Opener) -> None:
     """Thirty interrupts at random moments; each message is whole, or it could not be parsed."""
     chance = random.Random(30)
@@ -431,6 +432,7 @@ async def test_a_file_in_the_working_folder_does_not_stand_in_for_a_module_of_th
 # -- much output, and output from elsewhere ------------------------------------------------------------
 
 
+@pytest.mark.wide
 async def test_a_slow_reader_loses_nothing(opener: Opener) -> None:
     forked = await opener()
     numbers: list[str] = []

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jupyter_kernel_test
+import pytest
 from jupyter_kernel_test.msgspec_v5 import validate_message
 
 from tests.support.forked import FORKED, STARTED
 
 _TIMEOUT = 15
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _completions_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """jedi reads its cache while another process of the user writes it, and then has no completions; in a new home all
+    workers write one at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 class Suite(jupyter_kernel_test.KernelTests):

@@ -302,6 +302,7 @@ def usual(modules: Path, *names: str) -> dict[str, str]:
     return {"PYTHONPATH": with_path(modules)}
 
 
+@pytest.mark.wide
 async def test_a_usual_module_that_starts_a_thread_is_left_out_by_itself(modules: Path, tag: str) -> None:
     server = small(
         tag, preload="auto", env=usual(modules, "raising", "no_such_module", "starting", "fine", "numpy.random")
@@ -321,6 +322,7 @@ async def test_a_usual_module_that_starts_a_thread_is_left_out_by_itself(modules
         await eventually(lambda: len(server.pids) == 1)
 
 
+@pytest.mark.wide
 async def test_forks_that_meet_a_broken_forkserver_together_all_get_kernels(modules: Path, tag: str) -> None:
     server = small(tag, preload="auto", env=usual(modules, "starting"))
     async with forking(modules, server) as opener:

@@ -66,7 +66,11 @@ async def test_a_reset_of_an_idle_connection_is_not_noticed_by_the_next_run(free
                 assert (await session.run("x", timeout=20)).text == "1"
 
 
-@pytest.mark.parametrize("with_log", [True, False], ids=["python", "a kernel without a log"])
+@pytest.mark.parametrize(
+    "with_log",
+    [True, pytest.param(False, marks=pytest.mark.wide)],
+    ids=["python", "a kernel without a log"],
+)
 async def test_a_buffer_that_the_server_lost_is_got_from_the_kernel_or_reported(
     free_server: Server, with_log: bool
 ) -> None:
@@ -142,6 +146,7 @@ async def test_a_server_that_falls_silent_ends_a_run_at_its_deadline(free_server
             await session.aclose()
 
 
+@pytest.mark.wide
 async def test_a_server_that_accepts_and_never_answers_is_given_up_at_the_deadline() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -96,7 +96,7 @@ async def drive(coroutine: Coroutine[Any, Any, Any], at: int) -> tuple[int, bool
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("kind", ["local", "server"])
+@pytest.mark.parametrize("kind", ["local", pytest.param("server", marks=pytest.mark.wide)])
 async def test_a_cancel_at_any_await_leaves_nothing_and_the_provider_works_on(kind: str, free_server: Server) -> None:
     await eventually(lambda: free_server.kernels() == [], 20)
     before_children = children()
@@ -127,7 +127,7 @@ async def test_a_cancelled_run_never_shows_in_the_next_one(free_server: Server) 
         await session.run("1")
         for at in range(1, 6):
             _, cancelled = await drive(
-                session.run("print('of the cancelled one', flush=True)\nimport time; time.sleep(5)"), at
+                session.run("print('of the cancelled one', flush=True)\nimport time; time.sleep(1)"), at
             )
             result = await session.run("'mine'")
             assert (result.text, result.status) == ("'mine'", "ok"), at
@@ -135,7 +135,7 @@ async def test_a_cancelled_run_never_shows_in_the_next_one(free_server: Server) 
                 break
 
 
-@pytest.mark.parametrize("kind", ["local", "server"])
+@pytest.mark.parametrize("kind", ["local", pytest.param("server", marks=pytest.mark.wide)])
 async def test_many_sessions_leave_no_descriptor_process_file_or_task(kind: str, free_server: Server) -> None:
     await eventually(lambda: free_server.kernels() == [], 20)
     before_children = children()

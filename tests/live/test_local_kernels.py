@@ -15,6 +15,7 @@ import pytest
 
 from cellrun import AsyncSession, KernelStartError, LimitExceeded, LocalKernels
 from cellrun.providers.local_lease import LocalLease
+from tests.support.leases import lease_of
 from tests.support.waiting import eventually, process_exists
 
 
@@ -67,8 +68,9 @@ async def test_magics_keep_what_they_keep_in_the_sessions_own_profile() -> None:
 
 def pid_of(session: AsyncSession) -> int:
     """Of its kernel, for us: in a sandbox it has another number for itself."""
-    assert isinstance(session._lease, LocalLease)
-    return session._lease.pid
+    lease = lease_of(session)
+    assert isinstance(lease, LocalLease)
+    return lease.pid
 
 
 def memory_cgroup() -> Path | None:
@@ -247,7 +249,7 @@ def test_ctrl_c_in_a_program_leaves_no_kernel(tmp_path: Path) -> None:
         "async def main():\n"
         "    async with cellrun.AsyncSession() as session:\n"
         "        await session.run('1')\n"
-        "        print(session._lease.pid, flush=True)\n"
+        "        print(session._backend.lease.pid, flush=True)\n"
         "        await session.run('import time; time.sleep(60)')\n"
         "asyncio.run(main())\n"
     )
@@ -309,7 +311,7 @@ async def test_messages_that_are_not_signed_by_the_kernel_are_not_believed() -> 
     ["import os; os.closerange(3, 200)", "print('x' * 300_000_000)"],
     ids=["closes its sockets", "says too much"],
 )
-async def test_a_kernel_that_cannot_be_heard_any_more_is_given_up_at_once(code: str) -> None:
+async def test_a_kernel_that_cannot_be_heard_any_more_is_given_up(code: str) -> None:
     async with AsyncSession() as session:
         await session.run("1")
         result = await session.run(code)

@@ -130,11 +130,13 @@ async def test_in_the_strong_form_sessions_end_with_their_forkserver_and_go_on_w
         server = kernels._server
         os.kill(server.pids[0], signal.SIGKILL)
         await eventually(lambda: server.pids == [])
-        result = await session.run("'x' in globals()")
-        if result.status == "kernel_died":  # it came before the end was known
+        async with asyncio.timeout(20):
             result = await session.run("'x' in globals()")
+            while (
+                result.status == "kernel_died" or not result.restarted
+            ):  # it came before the end, or before that was known
+                result = await session.run("'x' in globals()")
         assert result.text == "False"
-        assert result.restarted
 
 
 async def test_a_module_of_the_callers_own_is_loaded_before_the_fork(tmp_path: Path) -> None:

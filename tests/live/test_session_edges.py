@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from cellrun import AsyncSession, Event, InputRequest, JupyterServer, Limits, LocalKernels, Queued, SessionLost
+from cellrun import AsyncSession, Event, InputRequest, JupyterServer, Limits, LocalKernels, Queued, SessionLost, Stdout
 from tests.support.servers import Server, jupyter_server
 from tests.support.waiting import eventually
 
@@ -148,7 +148,11 @@ async def test_an_environment_of_any_characters_arrives(free_server: Server) -> 
         assert (await session.run("import os; print(os.environ['FACE'])")).stdout == "😀 \\ ' \" {x}\n"
 
 
-async def test_a_server_that_stands_still_does_not_hold_the_one_deadline() -> None:
+@pytest.mark.parametrize(
+    "after", [pytest.param(0.0, marks=pytest.mark.wide), 0.05, pytest.param(0.3, marks=pytest.mark.wide), 1.8]
+)
+async def test_a_server_that_stands_still_does_not_hold_the_one_deadline(after: float) -> None:
+    """Stopped before the request for a kernel, in the middle of the start, and while the cell runs."""
     import os
     import signal
 
@@ -159,18 +163,46 @@ async def test_a_server_that_stands_still_does_not_hold_the_one_deadline() -> No
         calling = asyncio.create_task(
             execute_code_jupyter(server.url, "import time; time.sleep(30)", server.token, "", 2.5)
         )
-        await asyncio.sleep(1.8)
-        os.kill(server.process.pid, signal.SIGSTOP)
         started = time.monotonic()
+        await asyncio.sleep(after)
+        os.kill(server.process.pid, signal.SIGSTOP)
         try:
             answer = await asyncio.wait_for(calling, 15)
         finally:
             os.kill(server.process.pid, signal.SIGCONT)
-        assert time.monotonic() - started < 0.7 + 2 + 1 + 1.5 + 1
+        assert time.monotonic() - started < 2.5 + 2 + 1 + 1.5 + 1
         assert answer["stderr"].endswith("Execution timed out.")
         await asyncio.sleep(0.5)
         await eventually(lambda: server.kernels() == [], 20)
         await eventually(lambda: len(asyncio.all_tasks()) == 1)  # what still closed its connection
+
+
+async def test_a_kernel_that_the_server_is_restarting_is_deleted_all_the_same(free_server: Server) -> None:
+    """The server refuses to delete it for as long, which is seconds where a cell holds on."""
+    import aiohttp
+
+    others = {kernel["id"] for kernel in free_server.kernels()}
+    provider = JupyterServer(free_server.url, token=free_server.token)
+    code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('on', flush=True)\ntime.sleep(60)"
+    async with provider, AsyncSession(provider) as session, session.stream(code) as stream:
+        async for event in stream:
+            if isinstance(event, Stdout):
+                break
+        (kernel_id,) = {kernel["id"] for kernel in free_server.kernels()} - others
+        url = f"{free_server.url}api/kernels/{kernel_id}"
+        sent, trace = asyncio.Event(), aiohttp.TraceConfig()
+
+        async def told(*_: object) -> None:
+            sent.set()
+
+        trace.on_request_headers_sent.append(told)
+        headers = {"Authorization": f"token {free_server.token}"}
+        async with aiohttp.ClientSession(headers=headers, trace_configs=[trace]) as client:
+            restarting = asyncio.create_task(client.post(f"{url}/restart"))
+            await sent.wait()
+            await session.aclose()
+            assert kernel_id not in {kernel["id"] for kernel in free_server.kernels()}
+            assert (await restarting).status == 200
 
 
 def test_a_session_on_another_event_loop_says_so() -> None:

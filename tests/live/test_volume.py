@@ -10,12 +10,15 @@ import pytest_asyncio
 
 from cellrun import AsyncSession, JupyterServer, Limits, LocalKernels, Provider, Stdout
 from cellrun.limits import MIB
+from tests.support.leases import provider_of
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(params=["local", "server"], scope="module", loop_scope="module")
+@pytest_asyncio.fixture(
+    params=["local", pytest.param("server", marks=pytest.mark.wide)], scope="module", loop_scope="module"
+)
 async def session(request: pytest.FixtureRequest) -> AsyncIterator[AsyncSession]:
     provider: Provider
     if request.param == "local":
@@ -60,7 +63,7 @@ async def test_five_thousand_displays_arrive(session: AsyncSession) -> None:
 
 
 async def test_the_result_keeps_head_and_tail_and_the_stream_everything(session: AsyncSession) -> None:
-    small = AsyncSession(session._provider, limits=Limits(text=10_000))
+    small = AsyncSession(provider_of(session), limits=Limits(text=10_000))
     async with small, small.stream("for i in range(100_000): print(i)", timeout=50) as stream:
         everything = "".join([event.text async for event in stream if isinstance(event, Stdout)])
         result = stream.result

@@ -32,7 +32,9 @@ class KernelClient:
 
     `session_id` stands in the header of all our messages; over a Jupyter server it must be the one that
     the connection was opened with. `on_late` gets output of executions that have ended; `on_gone` is told once, with the reason, when
-    the kernel is dead or its restart by the server begins; `on_quiet` each time that no execution is under way any more.
+    the kernel is dead or its restart by the server begins; `on_quiet` each time that no execution is under way any more. `on_message`
+    gets every message before we look at it; where it returns an awaitable, nothing more is read until that is done. `occupied`: whether
+    others' executions are under way, which are not in our books.
     """
 
     def __init__(self, channel: Channel, session_id: str | None = None) -> None:
@@ -42,6 +44,8 @@ class KernelClient:
         self.on_late: Callable[[Event], None] | None = None
         self.on_gone: Callable[[str], None] | None = None
         self.on_quiet: Callable[[], None] | None = None
+        self.on_message: Callable[[Message], Awaitable[None] | None] | None = None
+        self.occupied = False
         self._connection = KernelConnection()
         self._sinks: dict[str, Sink] = {}
         self._answers: dict[str, asyncio.Future[Message]] = {}
@@ -59,7 +63,7 @@ class KernelClient:
     @property
     def executing(self) -> bool:
         """Whether an execution is under way."""
-        return bool(self._connection.executions)
+        return self.occupied or bool(self._connection.executions)
 
     @property
     def reason(self) -> str:
@@ -91,12 +95,20 @@ class KernelClient:
         return uuid.uuid4().hex
 
     async def execute(
-        self, execution: Execution, code: str, sink: Sink, *, silent: bool, store_history: bool, allow_stdin: bool
+        self,
+        execution: Execution,
+        code: str,
+        sink: Sink,
+        *,
+        silent: bool,
+        store_history: bool,
+        allow_stdin: bool,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """Sends the request; its events go to `sink`. Raises ConnectionFailed if it was not sent: the
         execution is then as if it had never been."""
         content = execute_content(code, silent=silent, store_history=store_history, allow_stdin=allow_stdin)
-        message = self._request("shell", "execute_request", content, execution.execution_id)
+        message = self._request("shell", "execute_request", content, execution.execution_id, metadata)
         self._connection.register(execution)
         self._sinks[execution.execution_id] = sink
         execution.sent(time.monotonic())
@@ -177,9 +189,16 @@ class KernelClient:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), min(0.05, max(left, 0.001)))
 
-    def _request(self, channel: ChannelName, msg_type: str, content: Mapping[str, Any], msg_id: str) -> Message:
+    def _request(
+        self,
+        channel: ChannelName,
+        msg_type: str,
+        content: Mapping[str, Any],
+        msg_id: str,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Message:
         date = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        return request(channel, msg_type, content, msg_id=msg_id, session=self.session_id, date=date)
+        return request(channel, msg_type, content, msg_id=msg_id, session=self.session_id, date=date, metadata=metadata)
 
     async def _await_answer(self, msg_id: str, message: Message, timeout: float) -> Message:
         if self._closed:
@@ -215,6 +234,8 @@ class KernelClient:
             for item in await self.channel.receive():
                 now = time.monotonic()
                 if isinstance(item, Message):
+                    if self.on_message is not None and (waiting := self.on_message(item)) is not None:
+                        await waiting
                     effects = self._connection.receive(item, now)
                 elif isinstance(item, Reconnected):
                     effects = []

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from cellrun.channels.base import Gone, Incoming
+from cellrun.protocol.message import Message
 
 # A single message can be larger than any bound, so this is a mark, not a cap: above it nothing more is
 # read from the socket until the reader has taken what is there.
@@ -69,3 +70,13 @@ class Inbox:
             if self._on_room is not None:
                 self._on_room()
         return items
+
+    def rest(self) -> list[Message]:
+        """The messages that are there, for whoever goes on in the reader's place."""
+        return [item for item, _ in self._items if isinstance(item, Message)]
+
+    def empty(self) -> None:
+        """Forgets what is there, but for its end: nobody will read it."""
+        self._items.clear()
+        self._size = 0
+        self._room.set()

@@ -28,7 +28,7 @@ _NEVER = 2**31 - 1  # milliseconds
 _MOST_PARTS = 10_000  # each buffer of a widget is one
 _NO_MESSAGE = f"the kernel sent a message of more than {_MOST_PARTS} parts, which is none of the protocol's"
 _LARGEST = 256 * 1024 * 1024
-_PATIENCE = 1.0
+_PATIENCE = 5.0  # a busy machine may take long to tell of an exit
 _CUT_OFF = "the kernel closed its connection, or sent a message of more than 256 MiB"
 _BATCH = 200  # messages read before the event loop gets a turn
 

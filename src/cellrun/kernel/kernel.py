@@ -23,6 +23,7 @@ from ipykernel.kernelbase import Kernel
 from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult
 from traitlets import Any as AnyTrait
 
+from cellrun.kernel.asked import Asked
 from cellrun.kernel.interrupts import InterruptGuard
 from cellrun.kernel.iopub import IOPub
 from cellrun.kernel.relay import Relay
@@ -77,6 +78,7 @@ class LeanKernel(IPythonKernel):
         self._wakeup: asyncio.Future[None] | None = None
         self._concurrent: set[asyncio.Task[None]] = set()
         self._control_busy = asyncio.Lock()
+        self.asked = Asked()
 
     guard: InterruptGuard
     on_first_request: Callable[[], None] | None = None
@@ -111,6 +113,7 @@ class LeanKernel(IPythonKernel):
         asyncio.set_event_loop(loop)
         self.io_loop = IOLoopFacade(loop)
         self.shell.exit_now = False
+        self.iopub_socket.read_subscriptions()  # of those who were waiting: they are welcomed first
         self._publish_status("starting", "shell")
         loop.add_reader(self.shell_socket.fileno(), self._on_shell)
         consumer = loop.create_task(self._consume())
@@ -290,8 +293,21 @@ class LeanKernel(IPythonKernel):
     ) -> dict[str, Any]:
         """Runs a cell and gives the content of its execute_reply (Execution results, Jupyter messaging)."""
         self.session.release(self.iopub_socket)
+        wanted = cell_meta.get("cellrun") if cell_meta else None
         try:
-            return await self._execute(code, silent, store_history, user_expressions, allow_stdin, cell_meta, cell_id)
+            if not isinstance(wanted, Mapping):
+                return await self._execute(
+                    code, silent, store_history, user_expressions, allow_stdin, cell_meta, cell_id
+                )
+            try:
+                self.asked.begin(wanted)
+            except OSError as error:
+                info = ExecutionInfo(code, store_history, silent, True, cell_id)
+                return self._reply(self._show(info, error.with_traceback(None)))
+            with self.asked.granted(wanted, self.shell):
+                return await self._execute(
+                    code, silent, store_history, user_expressions, allow_stdin, cell_meta, cell_id
+                )
         finally:
             self.flush_streams()
             if self.iopub_socket.pid not in (0, os.getpid()):

@@ -64,7 +64,14 @@ def _inner(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 
 def request(
-    channel: ChannelName, msg_type: str, content: Mapping[str, Any], *, msg_id: str, session: str, date: str
+    channel: ChannelName,
+    msg_type: str,
+    content: Mapping[str, Any],
+    *,
+    msg_id: str,
+    session: str,
+    date: str,
+    metadata: Mapping[str, Any] | None = None,
 ) -> Message:
     """A request of ours. `date` is ISO 8601 in UTC; `session` the id that all our messages share."""
     header = {
@@ -75,7 +82,7 @@ def request(
         "date": date,
         "version": PROTOCOL_VERSION,
     }
-    return Message(channel, header, {}, {}, content)
+    return Message(channel, header, {}, metadata or {}, content)
 
 
 def execute_content(

@@ -39,10 +39,10 @@ def encode(message: Message) -> str | bytes:
     return b"".join([struct.pack(f">{len(parts) + 1}I", len(parts), *offsets), *parts])
 
 
-def decode(frame: bytes | str) -> Message:
-    """The message of a frame. Raises ProtocolError and nothing else."""
+def decode(frame: bytes | str, *, channel: str | None = None) -> Message:
+    """The message of a frame; `channel`: of one that names none. Raises ProtocolError and nothing else."""
     if isinstance(frame, str):
-        return _message(frame, ())
+        return _message(frame, (), channel)
     view = memoryview(frame)
     if len(view) < 8:
         raise ProtocolError(f"a binary frame of {len(view)} bytes is too short")
@@ -53,18 +53,19 @@ def decode(frame: bytes | str) -> Message:
     if offsets[0] != 4 * (count + 1) or offsets != sorted(offsets):
         raise ProtocolError("the offsets of a binary frame are not in order or point outside of it")
     parts = [view[start:end] for start, end in itertools.pairwise(offsets)]
-    return _message(bytes(parts[0]), tuple(parts[1:]))
+    return _message(bytes(parts[0]), tuple(parts[1:]), channel)
 
 
-def _message(text: str | bytes, buffers: tuple[memoryview, ...]) -> Message:
+def _message(text: str | bytes, buffers: tuple[memoryview, ...], otherwise: str | None) -> Message:
     try:
         data = parse(text)
     except ValueError as error:
         raise ProtocolError(f"a frame is not JSON: {type(error).__name__}") from None
     if not isinstance(data, dict):
         raise ProtocolError(f"a frame is not a JSON object but {type(data).__name__}")
-    if data.get("channel") not in CHANNELS:
-        raise ProtocolError(f"unknown channel {str(data.get('channel'))[:20]!r}")
+    channel = data.get("channel", otherwise)
+    if channel not in CHANNELS:
+        raise ProtocolError(f"unknown channel {str(channel)[:20]!r}")
     parts: list[Mapping[str, Any]] = []
     for key in ("header", "parent_header", "metadata", "content"):
         value = data.get(key) or {}
@@ -72,4 +73,4 @@ def _message(text: str | bytes, buffers: tuple[memoryview, ...]) -> Message:
             raise ProtocolError(f"{key} is not a JSON object but {type(value).__name__}")
         parts.append(value)
     header, parent, metadata, content = parts
-    return Message(data["channel"], header, parent, metadata, content, buffers)
+    return Message(channel, header, parent, metadata, content, buffers)

@@ -40,8 +40,16 @@ class FileStore(ABC):
         """Creates or replaces a file; folders on the way are made."""
 
     @abstractmethod
-    def read(self, path: str) -> AsyncIterator[bytes]:
-        """The file in chunks of at most 1 MiB."""
+    def read(self, path: str, start: int = 0) -> AsyncIterator[bytes]:
+        """The file from the byte `start` on, in chunks of at most 1 MiB."""
+
+    async def stat(self, path: str) -> FileInfo:
+        """Of the file or folder with this path."""
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        for info in await self.list("/".join(parts[:-1])):
+            if info.path == "/".join(parts):
+                return info
+        raise FileNotFoundError(f"no such file in the session's folder: {path!r}")
 
     @abstractmethod
     async def list(self, path: str = "") -> list[FileInfo]:
@@ -65,6 +73,15 @@ class Lease(ABC):
     def snapshot(self) -> dict[str, tuple[int, int]] | None:
         """Name → (size, time of change in ns) of every file in the kernel's folder; None where that
         cannot be known cheaply: then a Result names no files."""
+        return None
+
+    def cpu_seconds(self) -> float | None:
+        """What the kernel and its processes have taken of processors so far; None where that cannot be known. Reads files of the
+        system: for a thread."""
+        return None
+
+    def disk_bytes(self) -> int | None:
+        """What the files in its folder take; None where that cannot be known. For a thread."""
         return None
 
     @abstractmethod
@@ -118,13 +135,11 @@ class Lease(ABC):
         """Does it. Called once."""
 
 
-class Provider(ABC):
-    """Gives kernels to sessions. One provider may serve many sessions, on one event loop.
+class Shared(ABC):
+    """What one or several sessions use, on one event loop: a provider of kernels, or a service.
 
-    An async context manager; `aclose()` ends every kernel that is still out. Closing twice is fine,
-    forgetting warns (ResourceWarning). A provider that was never entered, as in
-    `AsyncSession(JupyterServer(…))`, belongs to its sessions: with the last of them it lets go of everything
-    it holds, and a later session takes it up again.
+    An async context manager. Closing twice is fine, forgetting warns (ResourceWarning). One that was never entered
+    belongs to its sessions: with the last of them it lets go of everything it holds, and a later session takes it up again.
     """
 
     def __init__(self) -> None:
@@ -133,26 +148,16 @@ class Provider(ABC):
         self._used = False
         self._sessions = 0
 
-    @property
-    def containment(self) -> str | None:
-        """What walls its kernels have; None where that cannot be known, or is not known yet."""
-        return None
-
-    @abstractmethod
-    async def acquire(self, timeout: float) -> Lease:
-        """A ready kernel within `timeout` seconds. Raises KernelStartError, ConnectionFailed or
-        AuthenticationError. Cancelled or failed, it leaves no kernel behind."""
-
     @abstractmethod
     async def _close(self) -> None:
-        """Ends all kernels and frees what is shared. A later `acquire` makes it anew."""
+        """Frees what is shared. A later use makes it anew."""
 
     def attach(self) -> None:
         """A session will use this provider, until it calls `detach`."""
         self._sessions += 1
 
     async def detach(self) -> None:
-        """The session has released its kernel."""
+        """The session has let go of what it had."""
         self._sessions -= 1
         if self._sessions == 0 and not self._entered and not self._closed:
             await self._close()
@@ -161,8 +166,7 @@ class Provider(ABC):
     _closing: asyncio.Task[None] | None = None
 
     async def aclose(self) -> None:
-        """Ends every kernel that is still out. A second call waits for the first; a cancelled one goes on
-        in the background. Never raises."""
+        """Ends all that is still in use. A second call waits for the first; a cancelled one goes on in the background. Never raises."""
         self._closed = True
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
@@ -174,7 +178,7 @@ class Provider(ABC):
         self._used = True
 
     def close(self) -> None:
-        """The blocking `aclose()`, for a provider of blocking sessions."""
+        """The blocking `aclose()`, for blocking sessions."""
         portal.call(self.aclose())
 
     def __enter__(self) -> Self:
@@ -196,6 +200,30 @@ class Provider(ABC):
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if getattr(self, "_used", False) and not self._closed:
             _warn(f"{self!r} was not closed: use `async with`, or aclose()", ResourceWarning, source=self)
+
+
+class Provider(Shared):
+    """Gives kernels to sessions. One provider may serve many sessions, on one event loop.
+
+    An async context manager; `aclose()` ends every kernel that is still out. Closing twice is fine,
+    forgetting warns (ResourceWarning). A provider that was never entered, as in
+    `AsyncSession(JupyterServer(…))`, belongs to its sessions: with the last of them it lets go of everything
+    it holds, and a later session takes it up again.
+    """
+
+    @property
+    def containment(self) -> str | None:
+        """What walls its kernels have; None where that cannot be known, or is not known yet."""
+        return None
+
+    @abstractmethod
+    async def acquire(self, timeout: float) -> Lease:
+        """A ready kernel within `timeout` seconds. Raises KernelStartError, ConnectionFailed or
+        AuthenticationError. Cancelled or failed, it leaves no kernel behind."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Ends all kernels and frees what is shared. A later `acquire` makes it anew."""
 
 
 async def finish(coroutine: Any, timeout: float | None = None) -> None:

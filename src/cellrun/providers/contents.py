@@ -62,7 +62,14 @@ class ContentsFiles(FileStore):
                 with _translated("/".join(parts[:depth])):
                     await self._http.json("PUT", url, body={"type": "directory"})
 
-    async def read(self, path: str) -> AsyncIterator[bytes]:
+    async def read(self, path: str, start: int = 0) -> AsyncIterator[bytes]:
+        # Servers differ in whether they know ranges: what comes before is passed over here.
+        async for chunk in self._read(path):
+            if start < len(chunk):
+                yield chunk[start:]
+            start = max(0, start - len(chunk))
+
+    async def _read(self, path: str) -> AsyncIterator[bytes]:
         parts = split_path(path)
         async with self._http.stream(self._path(parts, "files")) as response:
             if response.status == 200:
@@ -76,19 +83,15 @@ class ContentsFiles(FileStore):
         except (KeyError, TypeError, binascii.Error):
             raise ProtocolError(f"the server's answer holds no content of {path!r}") from None
 
+    async def stat(self, path: str) -> FileInfo:
+        return _info(split_path(path), await self._model(path, {"content": "0"}))
+
     async def list(self, path: str = "") -> list[FileInfo]:
         model = await self._model(path, {"content": "1"})
         if model.get("type") != "directory":
             raise NotADirectoryError(f"{path!r} is a file")
         prefix = split_path(path)
-        infos = []
-        for item in model.get("content") or ():
-            is_dir = item.get("type") == "directory"
-            try:
-                modified = datetime.fromisoformat(str(item.get("last_modified"))).timestamp()
-            except ValueError:
-                modified = 0.0
-            infos.append(FileInfo("/".join([*prefix, str(item.get("name"))]), item.get("size"), modified, is_dir))
+        infos = [_info([*prefix, str(item.get("name"))], item) for item in model.get("content") or ()]
         return sorted(infos, key=lambda info: info.path)
 
     async def delete(self, path: str) -> None:
@@ -104,6 +107,15 @@ class ContentsFiles(FileStore):
         if not isinstance(model, dict):
             raise ProtocolError(f"the server's answer about {path!r} is no contents model: {json.dumps(model)[:50]}")
         return model
+
+
+def _info(parts: list[str], model: dict[str, Any]) -> FileInfo:
+    """Of a contents model."""
+    try:
+        modified = datetime.fromisoformat(str(model.get("last_modified"))).timestamp()
+    except ValueError:
+        modified = 0.0
+    return FileInfo("/".join(parts), model.get("size"), modified, model.get("type") == "directory")
 
 
 class _translated:  # noqa: N801 - reads as a verb where it is used

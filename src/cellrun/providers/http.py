@@ -9,12 +9,9 @@ authentication wants the cookie too.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import io
 import json
-import ssl
-import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +20,7 @@ import aiohttp
 from yarl import URL
 
 from cellrun.errors import AuthenticationError, CellrunError, ConnectionFailed, ProtocolError, public_url
+from cellrun.providers.connecting import errors_of, proxy_for, tls_of
 
 # Pages of Jupyter's own front ends: people copy the address that they see.
 _PAGES: Final = ("/lab", "/tree", "/notebooks", "/nbclassic")
@@ -81,8 +79,8 @@ class JupyterHttp:
         self._token = token
         self._password = password
         self._headers = dict(headers or {})
-        self._tls = _tls(ca_file, verify) if base.scheme == "https" else True
-        self._proxy, self._proxy_headers = _proxy_for(base)
+        self._tls = tls_of(ca_file, verify) if base.scheme == "https" else True
+        self._proxy, self._proxy_headers = proxy_for(base)
         self._xsrf = ""
         self._login = asyncio.Lock()
         self._ready = bool(token)
@@ -130,7 +128,7 @@ class JupyterHttp:
     async def websocket(self, path: str, params: Mapping[str, str], protocols: tuple[str, ...], timeout: float) -> Any:
         """An open WebSocket. Raises as `json` does; NotFound for 404."""
         await self._prepare()
-        with self._mapped("GET", path, timeout):
+        with self.mapped("GET", path, timeout):
             async with asyncio.timeout(timeout):
                 try:
                     return await self._client.ws_connect(
@@ -167,7 +165,7 @@ class JupyterHttp:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         limit = None if unlimited else (timeout or self.timeout)
         await self._prepare()
-        with self._mapped(method, path, limit):
+        with self.mapped(method, path, limit):
             async with (
                 asyncio.timeout(limit),
                 self._client.request(
@@ -210,7 +208,7 @@ class JupyterHttp:
 
     async def _log_in(self) -> None:
         """Without credentials: the `_xsrf` cookie alone. With a password: the login form."""
-        with self._mapped("GET", "login", self.timeout):
+        with self.mapped("GET", "login", self.timeout):
             async with asyncio.timeout(self.timeout):
                 xsrf = await self._xsrf_cookie()
                 if not self._password:
@@ -289,7 +287,10 @@ class JupyterHttp:
         said = data.get("message") if isinstance(data, dict) else None
         words = f": {self._without_secrets(str(said))[:200]}" if said else ""
         if status == 404:
-            return NotFound(f"{method} {where} answered 404{words}; is the base address right?", status)
+            return NotFound(
+                f"{method} {where} answered 404{words}; is the base address right? (a cellrun service is named cellrun://HOST:PORT)",
+                status,
+            )
         return Refused(f"{method} {where} answered {status}{words}", status)
 
     def _credential_words(self, what: str) -> str:
@@ -306,46 +307,10 @@ class JupyterHttp:
                 text = text.replace(secret, "…")
         return text
 
-    @contextlib.contextmanager
-    def _mapped(self, method: str, path: str, limit: float | None) -> Any:
-        """The one place where errors of the HTTP library become ours. Their own texts are not used: they
-        can hold the whole URL and headers."""
+    def mapped(self, method: str, path: str, limit: float | None) -> contextlib.AbstractContextManager[None]:
+        """Around a request, or a wait for one: its failures in our words."""
         where = public_url(str(self._url(path)))
-        try:
-            yield
-        except aiohttp.ClientConnectorCertificateError as error:
-            why = getattr(error.certificate_error, "verify_message", "") or "it cannot be verified"
-            raise ConnectionFailed(
-                f"the TLS certificate of {where} was refused: {why}; pass ca_file= with the authority that "
-                "signed it, or verify=False to trust any",
-                retryable=False,
-            ) from None
-        except aiohttp.ClientProxyConnectionError as error:
-            raise ConnectionFailed(f"the proxy for {where} cannot be reached: {_os_words(error.os_error)}") from None
-        except aiohttp.ClientHttpProxyError as error:
-            raise ConnectionFailed(f"the proxy for {where} refused: it answered {error.status}") from None
-        except aiohttp.ClientSSLError:
-            raise ConnectionFailed(f"TLS with {where} failed: does it speak https?", retryable=False) from None
-        except aiohttp.ClientConnectorError as error:
-            raise ConnectionFailed(f"{where} cannot be reached: {_os_words(error.os_error)}") from None
-        except TimeoutError:
-            # A server that does not speak TLS may wait for more instead of hanging up.
-            hint = "; does it speak https?" if self.base.scheme == "https" else ""
-            raise ConnectionFailed(
-                f"{method} {where} was not answered within {limit or self.timeout:g} s{hint}"
-            ) from None
-        except aiohttp.ClientResponseError as error:
-            raise ConnectionFailed(f"{where} did not answer in HTTP (status {error.status})") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise ConnectionFailed(f"the connection to {where} broke: {type(error).__name__}") from None
-        except RuntimeError:
-            if not self._client.closed:
-                raise
-            raise ConnectionFailed("the provider was closed during the request", retryable=False) from None
-        except ValueError as error:
-            if type(error) is not ValueError:
-                raise
-            raise ConnectionFailed(f"the request to {where} could not be made: a header is not valid") from None
+        return errors_of(self._client, method, where, limit or self.timeout)
 
 
 class Refused(ConnectionFailed):
@@ -358,33 +323,3 @@ class Refused(ConnectionFailed):
 
 class NotFound(Refused):
     """404: usually a wrong base address, or something that is gone."""
-
-
-def _os_words(error: OSError) -> str:
-    return error.strerror or type(error).__name__
-
-
-def _tls(ca_file: str | None, verify: bool) -> ssl.SSLContext | bool:
-    if not verify:
-        return False
-    if ca_file is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ValueError(f"ca_file cannot be used as a certificate authority: {ca_file} ({error.strerror})") from None
-
-
-def _proxy_for(base: URL) -> tuple[URL | None, dict[str, str] | None]:
-    """The proxy that the environment names for this host (http_proxy, https_proxy, all_proxy, no_proxy), and
-    the header with its credentials, which aiohttp renames to Proxy-Authorization."""
-    host = base.host or ""
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(base.scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(f"{host}:{base.port}" if base.port else host):
-        return None, None
-    url = URL(proxy if "://" in proxy else f"http://{proxy}")
-    if not url.user:
-        return url, None
-    pair = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode("ascii")
-    return url.with_user(None), {"Authorization": f"Basic {pair}"}

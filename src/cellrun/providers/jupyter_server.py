@@ -28,8 +28,12 @@ from cellrun.providers.contents import contents_of
 from cellrun.providers.http import JupyterHttp, NotFound, Refused, parse_base_url
 from cellrun.providers.prepare import prepare
 
-_DELETE_TIMEOUT: Final = 15.0
+_DELETE_TIMEOUTS: Final = (15.0, 5.0)  # the first time, later
+_RESTART_WAIT: Final = 10.0
 _DELETE_PAUSES: Final = (0.1, 0.5, 1.0)
+_DELETE_PAUSES_WHEN_REFUSED: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
+_RELEASE_WAIT: Final = 0.5
+_LATE_ANSWER: Final = 5.0
 _HANDSHAKE_CHECK: Final = 1.0
 _REFILL_PAUSE: Final = 0.2
 _PAUSES_AFTER_FAILURES: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -143,7 +147,9 @@ class JupyterServer(Provider):
         try:
             await lease.begin(timeout)
         except BaseException:
-            await finish(lease.release())
+            # A server that has stopped answering holds up the caller's error no longer than this; the rest goes on
+            # behind, and `aclose()` waits for it.
+            await finish(lease.release(), _RELEASE_WAIT)
             raise
         return lease
 
@@ -209,6 +215,7 @@ class ServerLease(Lease):
         self._kernel_id = ""
         self._session_id = uuid.uuid4().hex
         self._creating: asyncio.Task[None] | None = None
+        self._asked: asyncio.Task[Any] | None = None
         self._restarted = False
 
     @property
@@ -221,15 +228,19 @@ class ServerLease(Lease):
         provider = self._provider
         if provider._cwd:
             await self.open_files()
-        # A server that starts many kernels at once takes its time for each.
-        await self._create(min(timeout, 3 * self._http.timeout))
+        await self._create(timeout)
         await self._connect(deadline)
 
     async def _create(self, timeout: float) -> None:
-        """Not cancelled half-way: a kernel whose id we never learned could not be deleted."""
-        self._creating = asyncio.ensure_future(self._post(timeout))
+        """Not cancelled half-way, and not given up at once with the caller's time: a kernel whose id we never learned could
+        not be deleted. What is still under way then, `_release` waits for."""
+        # A server that starts many kernels at once takes its time for each.
+        timeout = min(timeout, 3 * self._http.timeout)
+        self._creating = asyncio.ensure_future(self._post(timeout + _LATE_ANSWER))
         self._creating.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(self._creating)
+        with self._http.mapped("POST", "api/kernels", timeout):
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(self._creating)
 
     async def _post(self, timeout: float) -> None:
         provider = self._provider
@@ -328,9 +339,15 @@ class ServerLease(Lease):
     async def kill(self) -> None:
         """By a restart, which the server does whatever the kernel is doing, within seconds."""
         with contextlib.suppress(CellrunError):
-            await self._http.json("POST", f"{self._path}/restart", timeout=10.0)
+            await self._ask_restart(10.0)
             self.client.renew()
             self._restarted = True
+
+    async def _ask_restart(self, timeout: float) -> None:
+        """Cancelled, the request goes on: `_release` waits for its answer, since a server that restarts a kernel cannot delete it."""
+        self._asked = asyncio.ensure_future(self._http.json("POST", f"{self._path}/restart", timeout=timeout))
+        self._asked.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._asked)
 
     async def restart(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -342,7 +359,7 @@ class ServerLease(Lease):
                 return
         if self.client.state is not KernelState.DEAD:
             try:
-                await self._http.json("POST", f"{self._path}/restart", timeout=30.0)
+                await self._ask_restart(30.0)
                 self.client.renew()
                 await self._make_ready(deadline)
                 return
@@ -351,7 +368,7 @@ class ServerLease(Lease):
         await self.client.aclose()
         await self._delete()
         self._session_id = uuid.uuid4().hex
-        await self._create(self._http.timeout)
+        await self._create(deadline - time.monotonic())
         await self._connect(deadline)
 
     async def _release(self) -> None:
@@ -366,22 +383,27 @@ class ServerLease(Lease):
             await self.client.aclose()
         elif self._unclaimed is not None:
             await self._unclaimed.close()
+        if self._asked is not None:
+            await asyncio.wait({self._asked}, timeout=_RESTART_WAIT)
         await self._delete()
         self._provider._leases.discard(self)
 
     async def _delete(self) -> None:
-        """The kernel goes from the server. Tried again where the connection was what failed, since a kernel
-        that stays takes memory there until somebody finds it."""
-        for pause in (0.0, *_DELETE_PAUSES):
-            if not self._kernel_id:
-                return
-            await asyncio.sleep(pause)
+        """The kernel goes from the server. Tried again where the connection was what failed, and for longer where the
+        server refused: it answers 500 while it restarts this kernel. One that stays takes memory there until somebody finds it."""
+        pauses: tuple[float, ...] = (0.0,)
+        tried = 0
+        while self._kernel_id and tried < len(pauses):
+            await asyncio.sleep(pauses[tried])
+            tried += 1
             try:
-                await self._http.json("DELETE", self._path, timeout=_DELETE_TIMEOUT)
+                await self._http.json("DELETE", self._path, timeout=_DELETE_TIMEOUTS[tried > 1])
                 self._kernel_id = ""
             except NotFound:
                 self._kernel_id = ""
+            except Refused:
+                pauses = (0.0, *_DELETE_PAUSES_WHEN_REFUSED)
             except ConnectionFailed:
-                continue
+                pauses = (0.0, *_DELETE_PAUSES)
             except CellrunError:
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -137,6 +138,31 @@ class LocalKernels(Provider):
         return self._sandbox.containment
 
     @property
+    def kernel(self) -> str:
+        """The name of the kernelspec."""
+        return self._kernel
+
+    @property
+    def language(self) -> str:
+        """Of the code that its kernels run; "" where that is not known before one is there."""
+        return "python" if self._kernel in ("python3", "ipykernel") else ""
+
+    @property
+    def lean(self) -> bool:
+        """Whether its kernels are ours, which do what the metadata of a request asks for (`cellrun.kernel.asked`)."""
+        return self._forks
+
+    @property
+    def offline(self) -> bool:
+        """Whether code can reach no network."""
+        return self._policy is not None and self._policy.network == "none"
+
+    @property
+    def own_folders(self) -> bool:
+        """Whether each session has a folder of its own."""
+        return self._cwd is None
+
+    @property
     def status(self) -> PoolStatus:
         """How many kernels are ready, starting, held, ending; how many sessions wait."""
         return PoolStatus(0, 0, 0, 0, 0) if self._pool is None else self._pool.status
@@ -259,9 +285,10 @@ class LocalKernels(Provider):
             await in_thread(sandbox.close)
         if context is not None:
             # Every socket is closed by now. Were one of a library left open, this would wait for it: so
-            # in a thread, and not for long.
-            ending = asyncio.ensure_future(asyncio.to_thread(context.term))
-            await asyncio.wait({ending}, timeout=1.0)
+            # in a thread, and not for long; not at all where there are no more threads, at the interpreter's end.
+            with contextlib.suppress(RuntimeError):
+                ending = asyncio.get_running_loop().run_in_executor(None, context.term)
+                await asyncio.wait({ending}, timeout=1.0)
 
 
 def _check(kernel: Any, env: Any, transport: Any, preload: Any, numbers: Mapping[str, Any]) -> None:

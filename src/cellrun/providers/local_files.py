@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
+import itertools
 import os
 import stat
 import uuid
@@ -20,6 +21,20 @@ from cellrun.providers.base import CHUNK, FileInfo, FileStore
 
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SNAPSHOT_ENTRIES: Final = 1000
+_COUNTED_ENTRIES: Final = 100_000
+_DEEPEST: Final = 64
+_BLOCK: Final = 512  # stat(2), st_blocks
+
+
+def _entries(folder: int, prefix: str, inner: builtins.list[str]) -> Iterator[tuple[str, os.stat_result]]:
+    """Of one folder; the names of folders in it are added to `inner`."""
+    with os.scandir(folder) as scan:
+        for entry in scan:
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    inner.append(entry.name)
+                yield prefix + entry.name, status
 
 
 def split_path(path: str) -> list[str]:
@@ -69,13 +84,26 @@ class LocalFiles(FileStore):
         finally:
             os.close(folder)
 
-    async def read(self, path: str) -> AsyncIterator[bytes]:
+    async def read(self, path: str, start: int = 0) -> AsyncIterator[bytes]:
         file = self._open_regular(path)
         try:
+            os.lseek(file, start, os.SEEK_SET)
             while chunk := await asyncio.to_thread(os.read, file, CHUNK):
                 yield chunk
         finally:
             os.close(file)
+
+    async def stat(self, path: str) -> FileInfo:
+        parts = split_path(path)
+        folder = self._open_folder(parts[:-1])
+        try:
+            status = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False) if parts else os.fstat(folder)
+        finally:
+            os.close(folder)
+        is_dir = stat.S_ISDIR(status.st_mode)
+        if not is_dir and not stat.S_ISREG(status.st_mode):
+            raise PermissionError(f"{path!r} is not a regular file")
+        return FileInfo("/".join(parts), None if is_dir else status.st_size, status.st_mtime, is_dir)
 
     async def list(self, path: str = "") -> list[FileInfo]:
         return await asyncio.to_thread(self._list, path)
@@ -95,33 +123,41 @@ class LocalFiles(FileStore):
 
     def snapshot(self) -> dict[str, tuple[int, int]] | None:
         found: dict[str, tuple[int, int]] = {}
-        waiting: builtins.list[builtins.list[str]] = [[]]
-        entries = 0
-        while waiting:
-            parts = waiting.pop()
-            prefix = "".join(f"{part}/" for part in parts)
-            try:
-                with self._opened(parts) as folder, os.scandir(folder) as scan:
-                    for entry in scan:
-                        entries += 1
-                        if entries > _SNAPSHOT_ENTRIES:
-                            return None
-                        if entry.is_dir(follow_symlinks=False):
-                            waiting.append([*parts, entry.name])
-                        elif entry.is_file(follow_symlinks=False):
-                            status = entry.stat(follow_symlinks=False)
-                            found[prefix + entry.name] = (status.st_size, status.st_mtime_ns)
-            except OSError:
-                continue
+        for entries, (name, status) in enumerate(self._walk(), 1):
+            if entries > _SNAPSHOT_ENTRIES or name.count("/") >= _DEEPEST:
+                return None
+            if stat.S_ISREG(status.st_mode):
+                found[name] = (status.st_size, status.st_mtime_ns)
         return found
 
-    @contextlib.contextmanager
-    def _opened(self, parts: builtins.list[str]) -> Iterator[int]:
-        folder = self._open_folder(parts)
+    def disk_bytes(self) -> int:
+        """What its files take; of more than a hundred thousand, those; without what lies deeper than 64 folders."""
+        found = itertools.islice(self._walk(), _COUNTED_ENTRIES)
+        return sum(status.st_blocks * _BLOCK for _, status in found)
+
+    def _walk(self) -> Iterator[tuple[str, os.stat_result]]:
+        """All that is beneath the folder, each with its path, but for what lies deeper than `_DEEPEST` folders: from descriptor to descriptor,
+        so that the time it takes grows with the entries and not with their depth. What goes away meanwhile is passed over."""
+        open_: builtins.list[
+            tuple[int, str, builtins.list[str]]
+        ] = []  # descriptor, path, folders that are still to be entered
         try:
-            yield folder
+            with contextlib.suppress(OSError):
+                open_.append((self._open_folder([]), "", []))
+                yield from _entries(*open_[-1])
+            while open_:
+                folder, prefix, inner = open_[-1]
+                if not inner or len(open_) > _DEEPEST:
+                    os.close(folder)
+                    open_.pop()
+                    continue
+                name = inner.pop()
+                with contextlib.suppress(OSError):
+                    open_.append((os.open(name, _FOLDER_FLAGS, dir_fd=folder), f"{prefix}{name}/", []))
+                    yield from _entries(*open_[-1])
         finally:
-            os.close(folder)
+            for folder, _, _ in open_:
+                os.close(folder)
 
     def _open_folder(self, parts: builtins.list[str], *, create: bool = False) -> int:
         # The folder's own name is its caller's, who may have put a link there; in a room nobody has.

@@ -17,6 +17,7 @@ import zmq
 from cellrun.channels.client import KernelClient
 from cellrun.channels.zmq import ZmqChannel
 from cellrun.errors import CellrunError, ConnectionFailed, KernelStartError, SessionLost
+from cellrun.launch.cpu_time import cpu_seconds
 from cellrun.launch.forked import ForkedKernel
 from cellrun.launch.forkserver import ForkServer
 from cellrun.launch.process import KernelProcess
@@ -219,6 +220,16 @@ class LocalLease(Lease):
 
     def snapshot(self) -> dict[str, tuple[int, int]] | None:
         return self._files.snapshot()
+
+    def cpu_seconds(self) -> float | None:
+        enclosure = self._enclosure
+        counted = None if enclosure is None else enclosure.cpu_seconds
+        if counted is not None:
+            return counted
+        return cpu_seconds(self.pid) if self.pid > 0 else None
+
+    def disk_bytes(self) -> int | None:
+        return self._files.disk_bytes() if hasattr(self, "_files") and self._own_folder else None
 
     async def interrupt(self) -> None:
         if self._process is None or not self._process.alive:

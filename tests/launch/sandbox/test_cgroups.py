@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,8 @@ def test_the_limits_of_version_2_are_what_the_policy_says(tmp_path: Path) -> Non
     assert (folder / "cgroup.procs").read_text() == "4711"
     (folder / "memory.events").write_text("low 0\noom 1\noom_kill 1\n")
     assert [group.new_kill(), group.new_kill()] == [True, False]
+    (folder / "cpu.stat").write_text("usage_usec 1500000\nuser_usec 1000000\n")
+    assert group.cpu_seconds == 1.5
 
 
 def test_version_2_is_not_used_where_nothing_can_be_enabled(tmp_path: Path) -> None:
@@ -96,6 +99,37 @@ def test_version_1_holds_memory_and_processes_and_tells_of_a_kill(version_1: cgr
     finally:
         group.remove()
     assert not any(folder.exists() for folder in group.folders.values())
+
+
+_DETACHED = """
+import os, time
+input()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        while time.process_time() < 0.3:
+            pass
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_version_1_counts_the_processor_time_of_what_has_detached_itself(version_1: cgroups.Hierarchies) -> None:
+    group = cgroups.make(version_1, SandboxPolicy())
+    try:
+        with subprocess.Popen([sys.executable, "-c", _DETACHED], stdin=subprocess.PIPE, text=True) as child:
+            group.add(child.pid)
+            before = group.cpu_seconds
+            child.communicate("\n", timeout=30)
+        within = time.monotonic() + 20
+        while (group.folders["pids"] / "cgroup.procs").read_text() and time.monotonic() < within:
+            time.sleep(0.02)
+        after = group.cpu_seconds
+        assert before is not None
+        assert after is not None
+        assert after - before >= 0.25
+    finally:
+        group.remove()
 
 
 def test_a_group_with_a_process_in_it_is_ended_and_removed(version_1: cgroups.Hierarchies) -> None:

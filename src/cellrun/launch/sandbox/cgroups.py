@@ -20,6 +20,7 @@ from cellrun.launch.sandbox.policy import SandboxPolicy
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _OWN: Final = Path("/proc/self/cgroup")
 _WANTED: Final = ("memory", "pids", "cpu")
+_COUNTING: Final = "cpuacct"  # version 1 counts processor time in a controller of its own; version 2 always does
 _PREFIX: Final = "cellrun-"
 _LEAF: Final = "cellrun-itself"
 _PERIOD: Final = 100_000  # microseconds in which a share of processor time is counted
@@ -59,6 +60,16 @@ class Group:
         return _counter(
             self.folders["memory"] / ("memory.events" if self.unified else "memory.oom_control"), "oom_kill"
         )
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """What processors have worked for all that is or was in it; None where that is not counted."""
+        with contextlib.suppress(OSError, ValueError):
+            if self.unified:
+                return _counter(next(iter(self.folders.values())) / "cpu.stat", "usage_usec") / 1e6
+            if _COUNTING in self.folders:
+                return int((self.folders[_COUNTING] / "cpuacct.usage").read_text("ascii")) / 1e9
+        return None
 
     def seen(self, kills: int) -> None:
         """So many are explained."""
@@ -164,9 +175,9 @@ def _version_1(mounts: str, own: str) -> dict[str, Path]:
     found = {}
     for root, point, kind, options in _mounts(mounts):
         if kind == "cgroup":
-            for controller in set(_WANTED) & set(options.split(",")) & paths.keys():
+            for controller in {*_WANTED, _COUNTING} & set(options.split(",")) & paths.keys():
                 found[controller] = _within(point, root, paths[controller])
-    return {controller: found[controller] for controller in _WANTED if controller in found}
+    return {controller: found[controller] for controller in (*_WANTED, _COUNTING) if controller in found}
 
 
 def _version_2(mounts: str, own: str) -> Path | None:

@@ -106,6 +106,12 @@ class Enclosure:
         """How many processes of the session the system has ended so far for lack of memory."""
         return 0 if self._group is None else self._group.kills
 
+    @property
+    def cpu_seconds(self) -> float | None:
+        """What processors have worked for the session, those of its processes included that have ended or detached themselves; None
+        where the system does not count that."""
+        return None if self._group is None else self._group.cpu_seconds
+
     def outlived(self, kills: int) -> None:
         """The kernel still lives, some time after it were so many: none of them was the kernel."""
         if self._group is not None:

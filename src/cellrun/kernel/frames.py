@@ -1,0 +1,19 @@
+"""The columns of a pandas frame."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from cellrun.kernel.plain import Plain
+
+
+def data_of(thing: Any) -> dict[str, Any] | None:
+    """Lists of its values, by the names of its columns; None for what is no frame. Times are ISO 8601, what is missing or no finite
+    number is None, and what JSON does not know is its text. Raises TooLargeError."""
+    pandas = sys.modules.get("pandas")
+    if pandas is None or not isinstance(thing, pandas.DataFrame):
+        return None
+    Plain().reserve(thing.size)  # before anything is made of it
+    plain = Plain()
+    return {plain.text(str(name)): plain.many(thing.iloc[:, number]) for number, name in enumerate(thing.columns)}

@@ -1,0 +1,1 @@
+"""Sessions on a cellrun service, over its HTTP API."""
