@@ -38,9 +38,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="CELLRUN_", extra="forbid", hide_input_in_errors=True)
 
-    server: str | None = Field(None, description="Address of a Jupyter server; none: kernels on this machine")
-    token: SecretStr | None = Field(None, description="Token of the server")
-    token_file: Path | None = Field(None, description="File that holds the token of the server")
+    server: str | None = Field(
+        None, description="Address of a Jupyter server or cellrun service; none: kernels on this machine"
+    )
+    token: SecretStr | None = Field(None, description="Token of the server, or key of the service")
+    token_file: Path | None = Field(None, description="File that holds the token or key")
     password: SecretStr | None = Field(None, description="Password of the server's login form")
     ca_file: Path | None = Field(None, description="Certificate authority (PEM) that signed the server's certificate")
     verify: bool = Field(True, description="Whether the server's certificate is verified")
@@ -55,6 +57,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="serve: address to listen on; others than this machine's need keys")
     port: int = Field(8080, ge=0, le=65535, description="serve: port to listen on; 0: any that is free")
     data: Path | None = Field(None, description="serve, keys: folder of the database; none: ~/.local/share/cellrun")
+    preload: str = Field(
+        "auto",
+        description="serve: modules that are loaded before kernels are forked, with commas; auto: the usual ones; none",
+    )
     max_kernels: int | None = Field(None, ge=1, description="serve: kernels at once; none: no limit")
     max_timeout: float | None = Field(3600.0, ge=0, description="serve: seconds that a run may ask for")
     idle_timeout: float | None = Field(
@@ -63,7 +69,17 @@ class Settings(BaseSettings):
     drain_timeout: float = Field(30.0, ge=0, description="serve: seconds that runs may go on after SIGTERM")
     keep_days: float = Field(7.0, ge=0, description="serve: days that runs are kept")
     quota_sessions: int | None = Field(100, ge=1, description="serve: sessions of one tenant")
+    quota_kernels: int | None = Field(None, ge=1, description="serve: kernels of one tenant at once; none: no limit")
     quota_runs: int | None = Field(32, ge=1, description="serve: runs of one tenant that wait or go on")
+    quota_watchers: int | None = Field(
+        100, ge=1, description="serve: connections of one tenant on which events are read"
+    )
+    quota_cpu: float | None = Field(
+        None, gt=0, description="serve: processor seconds of one tenant in an hour; none: no limit"
+    )
+    quota_disk: int | None = Field(
+        None, ge=1, description="serve: bytes on disk of one tenant, stored runs and files together; none: no limit"
+    )
     quota_requests: int | None = Field(3000, ge=1, description="serve: requests of one tenant in a minute")
     jwt_issuer: str | None = Field(
         None, description="serve: issuer (`iss`) whose signed tokens are taken; none: none are"
@@ -71,6 +87,9 @@ class Settings(BaseSettings):
     jwt_audience: str | None = Field(None, description="serve: audience (`aud`) that a token must be for")
     jwt_keys: str | None = Field(None, description="serve: path or https address of the issuer's keys (JWKS)")
     jwt_claim: str = Field("sub", description="serve: claim of a token that names the tenant")
+    interfaces: str = Field(
+        "all", description="serve: what it speaks besides its own API: jupyter, mcp, tools, e2b, with commas; all; none"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="serve: what is logged")
     images: Literal["auto", "files", "off"] = Field(
         "auto", description="Pictures: in the terminal where it can, else as files; always as files; not at all"

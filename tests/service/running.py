@@ -50,7 +50,11 @@ class Service:
         home.mkdir(parents=True, exist_ok=True)
         own = {"HOME": str(home), "CELLRUN_CONFIG": str(home / "none.toml"), "NO_COLOR": "1"}
         own |= {name: str(home / name) for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")}
-        return {**os.environ, "CELLRUN_QUOTA_REQUESTS": "100000", **own, **self.variables}
+        usual = {
+            "CELLRUN_QUOTA_REQUESTS": "100000",
+            "CELLRUN_PRELOAD": "none",
+        }  # which few tests need, and all would wait for
+        return {**os.environ, **usual, **own, **self.variables}
 
     def start(self) -> Service:
         """Until it has said where it is."""
@@ -84,6 +88,11 @@ class Service:
         assert self.process is not None
         self.process.kill()
         self.wait(10)
+
+    def end_if_alive(self) -> None:
+        """Of a test that has failed."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
 
     def wait(self, seconds: float) -> int:
         assert self.process is not None

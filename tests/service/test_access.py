@@ -146,7 +146,11 @@ async def test_a_tenant_cannot_reach_anything_of_another_by_any_address(shared: 
     async with of(shared, shared.ann) as ann, of(shared, shared.bob) as bob:
         await run(ann, "secret", "mine = 'of ann'")
         await answer(ann, "PUT", "/v1/sessions/secret/files/f.txt", status=204, data=b"of ann")
-        ended = (await run(ann, "secret", "print(mine)"))["execution_id"]
+        shows = "from IPython.display import publish_display_data; publish_display_data({'text/html': 'x' * 70_000})"
+        found = await run(ann, "secret", f"print(mine); {shows}")
+        ended = found["execution_id"]
+        slim = await answer(ann, "GET", f"/v1/runs/{ended}", params={"blobs": "reference"})
+        (sha256,) = [output["blobs"]["text/html"]["sha256"] for output in slim["outputs"] if "blobs" in output]
         live = await begin(ann, "secret", "input()")
         await until(ann, live, "waiting_for_input")
 
@@ -157,11 +161,11 @@ async def test_a_tenant_cannot_reach_anything_of_another_by_any_address(shared: 
                 if "{" not in path or (method, path) in MAKES_ITS_OWN:
                     continue
                 for id in (live, ended):
-                    where = path.format(session="secret", run=id, path="f.txt")
+                    where = path.format(session="secret", run=id, path="f.txt", sha256=sha256)
                     body = {"json": {"line": "stolen"}} if path.endswith("/input") else {}
                     told, _ = await problem(bob, method.upper(), where, "not_found", 404, **body)
                     # Nothing tells whether it is there for somebody else.
-                    other = path.format(session="nowhere", run="0" * 32, path="f.txt")
+                    other = path.format(session="nowhere", run="0" * 32, path="f.txt", sha256="0" * 64)
                     absent, _ = await problem(bob, method.upper(), other, "not_found", 404, **body)
                     assert set(told) == set(absent)
                     tried += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,8 @@ from cellrun.events import Stdout
 from cellrun.launch.death import describe_exit
 from cellrun.service.encoding import Encoding, as_ndjson, as_sse, chosen, encoded
 from cellrun.service.metrics import cause_of
-from cellrun.service.problems import _OF_ERROR, KINDS, Problem, as_response
+from cellrun.service.problem_response import as_response
+from cellrun.service.problems import _OF_ERROR, KINDS, Problem
 from cellrun.service.routes_files import part_of
 
 
@@ -113,6 +114,25 @@ def test_server_sent_events_have_number_type_and_one_line_of_data() -> None:
     assert json.loads(first[len(head) :])["text"] == "a\r\n\n\u2028data: b"
     assert (second, rest) == (b"id: 4\nevent: display\ndata: {}", b"")
     assert as_sse([]) == as_ndjson([]) == b""
+
+
+@pytest.mark.parametrize(("encoding", "encode"), [("sse", as_sse), ("ndjson", as_ndjson)])
+async def test_large_events_are_sent_as_they_are_held(
+    encoding: Encoding, encode: Callable[[list[Entry]], bytes]
+) -> None:
+    """Not copied into one text with others, for each of those who wait."""
+    piece = [
+        Entry(1, "stdout", b'{"seq":1}'),
+        Entry(2, "display", b'"' + b"x" * 300_000 + b'"'),
+        Entry(3, "stdout", b"{}"),
+    ]
+
+    async def pieces() -> AsyncIterator[list[Entry]]:
+        yield piece
+
+    parts = [part async for part in encoded(pieces(), encoding)]
+    assert b"".join(parts) == encode(piece)
+    assert any(part is piece[1].data for part in parts)
 
 
 async def test_an_empty_piece_becomes_a_sign_of_life_that_readers_pass_over() -> None:

@@ -85,7 +85,7 @@ def test_the_budget_holds_without_being_named() -> None:
 
 @given(text=st.text(st.sampled_from("ab\n"), max_size=300), budget=st.integers(0, 320))
 def test_what_is_cut_is_exactly_what_is_counted(text: str, budget: int) -> None:
-    short, cut = shortened(text, budget, FULL)
+    short, cut = shortened(text, budget, f"the whole is at {FULL}")
     if len(text) <= budget:
         assert (short, cut) == (text, 0)
     else:

@@ -39,6 +39,20 @@ async def test_a_bad_request_is_told_as_a_problem(http: Http, request_: Any) -> 
     assert not told["retryable"]
 
 
+async def test_a_body_that_is_not_said_to_be_json_is_told_how_to_say_so(http: Http) -> None:
+    for headers in ({"Content-Type": "application/x-www-form-urlencoded"}, {"Content-Type": "text/plain"}):
+        told, _ = await problem(http, "POST", "/v1/run", "bad_request", 400, data=b'{"code": "1"}', headers=headers)
+        assert "Content-Type: application/json" in told["detail"]
+
+
+async def test_input_that_nobody_can_be_asked_for_has_an_end(http: Http) -> None:
+    """Whoever waits for the result as JSON learns of the run when it has ended."""
+    result = await answer(http, "POST", "/v1/run", json={"code": "input('who? ')", "timeout": 20})
+    assert (result["status"], result["error"]["name"]) == ("error", "EOFError")
+    result = await answer(http, "POST", "/v1/run", json={"code": "input()", "stdin": ["Ada"]})
+    assert result["text"] == "'Ada'"
+
+
 async def test_text_that_no_utf8_can_hold_is_refused_and_harms_nobody_else(http: Http) -> None:
     # JSON can spell half of a surrogate pair; neither the database nor the kernel can take it.
     bystander = await begin(

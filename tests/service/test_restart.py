@@ -107,6 +107,7 @@ async def test_told_to_end_it_lets_a_cell_come_to_its_end_and_takes_no_new_ones(
     await none_left(family)
 
 
+@pytest.mark.wide
 async def test_a_cell_that_takes_too_long_is_interrupted_and_the_next_service_knows_all_ends(
     own_service: Service,
 ) -> None:
@@ -123,7 +124,7 @@ async def test_a_cell_that_takes_too_long_is_interrupted_and_the_next_service_kn
     service.start()
     async with client(service) as http:
         result = await answer(http, "GET", f"/v1/runs/{long}")
-        assert (result["status"], result["stdout"]) == ("interrupted", "on\n")
+        assert (result["status"], result["stdout"], result["reason"]) == ("interrupted", "on\n", "the service ended")
         assert is_whole(await watch(http, long))
         sessions = (await answer(http, "GET", "/v1/sessions"))["sessions"]
         assert [(found["id"], found["state"]) for found in sessions] == [("s", "new")]

@@ -218,6 +218,28 @@ async def test_a_run_that_somebody_else_watches_is_not_given_up_with_its_starter
     assert (await until(http, event["execution_id"], "ok", "interrupted"))["status"] == "ok"
 
 
+async def test_the_last_watcher_that_leaves_after_the_starter_ends_what_nobody_watches(http: Http) -> None:
+    body = {"code": "print('on', flush=True); input()", "on_disconnect": "interrupt"}
+    async with http.post("/v1/sessions/last/runs", json=body, headers=SSE) as started:
+        event = await anext(server_sent(started))
+        watcher = await http.get(f"/v1/runs/{event['execution_id']}/events", headers=SSE)
+        await anext(server_sent(watcher))
+    async with watcher:
+        await until(http, event["execution_id"], "waiting_for_input")
+    assert (await until(http, event["execution_id"], "interrupted"))["reason"] == "the caller stopped it"
+
+
+async def test_an_event_source_that_has_seen_the_end_is_told_not_to_come_again(http: Http) -> None:
+    done = (await run(http, "source", "1"))["execution_id"]
+    last = (await watch(http, done))[-1]["seq"]
+    for seen, status in ((last, 204), (last + 5, 204), (last - 1, 200)):
+        headers = {**SSE, "Last-Event-ID": str(seen)}
+        async with http.get(f"/v1/runs/{done}/events", headers=headers) as response:
+            assert response.status == status
+    # Who asks by number gets an answer of the type that was asked for, as for any other number.
+    assert await watch(http, done, after=last) == []
+
+
 async def test_a_waiting_client_that_gives_up_leaves_no_run_of_its_own_behind(http: Http) -> None:
     body = {"code": "while True: pass", "on_disconnect": "interrupt"}
     headers = {"Idempotency-Key": "given-up"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,7 +15,12 @@ from yarl import URL
 from tests.service.running import Service, answer, begin, client, problem, run, until, watch
 
 Http = aiohttp.ClientSession
-FLAGS = ("--allow", "file_size=1GB")  # more than the service gives out
+FLAGS = (
+    "--allow",
+    "file_size=1GB",
+    "--preload",
+    "wave, fractions",
+)  # more than the service gives out; what few programs load
 
 
 async def test_a_session_is_made_found_listed_and_ended(http: Http) -> None:
@@ -24,6 +30,9 @@ async def test_a_session_is_made_found_listed_and_ended(http: Http) -> None:
     ids = [(await run(http, "chat-1", code))["execution_id"] for code in ("x = 1", "1/0")]
     found = await answer(http, "GET", "/v1/sessions/chat-1")
     assert [(each["execution_id"], each["status"]) for each in found["runs"]] == [(ids[1], "error"), (ids[0], "ok")]
+    assert [each["code"] for each in found["runs"]] == ["1/0", "x = 1"]
+    short = await answer(http, "GET", "/v1/sessions/chat-1?code=false")
+    assert [(each["execution_id"], each["code"]) for each in short["runs"]] == [(id, None) for id in reversed(ids)]
     assert (found["state"], found["created"]) == ("idle", made["created"])
     assert found["containment"]
     assert "chat-1" in [each["id"] for each in (await answer(http, "GET", "/v1/sessions"))["sessions"]]
@@ -34,6 +43,35 @@ async def test_a_session_is_made_found_listed_and_ended(http: Http) -> None:
     assert (await answer(http, "GET", f"/v1/runs/{ids[0]}"))["status"] == "ok"
     fresh = await run(http, "chat-1", "'x' in globals()")
     assert (fresh["text"], fresh["restarted"]) == ("False", None)
+
+
+async def test_a_session_that_must_be_there_is_not_made(http: Http) -> None:
+    there: Any = {"headers": {"If-Match": "*"}}
+    where = "/v1/sessions/must-be-there"
+    requests: list[tuple[str, str, Any]] = [
+        ("PUT", where, {}),
+        ("POST", f"{where}/runs", {"json": {"code": "6 * 7"}}),
+        ("PUT", f"{where}/files/f", {"data": b"1"}),
+    ]
+    for method, path, request in requests:
+        await problem(http, method, path, "not_found", 404, **request, **there)
+        await problem(http, method, path, "bad_request", 400, **request, headers={"If-Match": '"other"'})
+    await problem(http, "GET", where, "not_found", 404)
+    key = {"Idempotency-Key": "of-one-that-was-there"}
+    ran = await answer(http, "POST", f"{where}/runs", json={"code": "6 * 7"}, headers=key)
+    for (method, path, request), status in zip(requests, (200, 200, 204), strict=True):
+        await answer(http, method, path, status=status, **request, **there)
+    await answer(http, "DELETE", where, status=204)
+    again = await answer(http, "POST", f"{where}/runs", json={"code": "6 * 7"}, headers=key | there["headers"])
+    assert again == ran
+
+
+async def test_kernels_have_the_modules_that_the_operator_names(http: Http) -> None:
+    """The first kernels are made before they are loaded."""
+    code = "import sys; {'wave', 'fractions'} <= set(sys.modules)"
+    async with asyncio.timeout(20):
+        while (await answer(http, "POST", "/v1/run", json={"code": code}))["text"] != "True":
+            pass
 
 
 @pytest.mark.parametrize("name", ["-a", ".a", "a b", "é", "a" * 129, "a%0ab", "%00"])
@@ -146,7 +184,10 @@ async def test_a_file_is_replaced_at_once_and_never_half(http: Http) -> None:
         await http.put(where, data=broken())
     async with http.get(where) as response:
         assert await response.read() == b"old"
-    assert [each["path"] for each in (await answer(http, "GET", "/v1/sessions/replaced/files"))["files"]] == ["f"]
+    listed: list[str] = []
+    async with asyncio.timeout(5):  # until the service has heard that the client is gone
+        while listed != ["f"]:
+            listed = [each["path"] for each in (await answer(http, "GET", "/v1/sessions/replaced/files"))["files"]]
 
 
 async def test_a_download_is_something_to_save_and_never_a_page_of_the_service(http: Http) -> None:
@@ -180,7 +221,31 @@ async def test_a_part_of_a_file_can_be_asked_for(http: Http, asked: str, part: b
         assert response.status == (200 if told is None else 206)
         assert await response.read() == part
         assert response.headers.get("Content-Range") == told
-    await problem(http, "GET", where, "range_not_satisfiable", 416, headers={"Range": "bytes=10-"})
+    _, headers = await problem(http, "GET", where, "range_not_satisfiable", 416, headers={"Range": "bytes=10-"})
+    assert headers["content-range"] == "bytes */10"
+
+
+async def test_a_large_file_is_sent_as_it_is_read_and_never_held(service: Service, http: Http) -> None:
+    size = 200 * 2**20
+    code = f"with open('large', 'wb') as f: f.truncate({size}); f.seek({size} - 5); f.write(b'at it')"
+    assert (await run(http, "sent", code))["status"] == "ok"
+    before = peak_memory(service.pid)
+    where = "/v1/sessions/sent/files/large"
+    async with http.get(where) as response:
+        assert response.content_length == size
+        read = 0
+        async for piece in response.content.iter_any():
+            read += len(piece)
+        assert read == size
+    async with http.get(where, headers={"Range": "bytes=-5"}) as response:
+        assert await response.read() == b"at it"
+    assert peak_memory(service.pid) - before < 50 * 2**20
+
+
+def peak_memory(pid: int) -> int:
+    """Bytes that a process has had at most ("VmHWM", proc(5))."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
 
 
 ESCAPES = [
@@ -241,7 +306,10 @@ async def test_a_file_that_is_too_large_is_refused_before_it_is_sent(service: Se
 async def test_a_file_that_is_too_large_to_be_read_is_told_as_one_that_is_too_large_to_be_sent(http: Http) -> None:
     result = await run(http, "sparse", "open('sparse', 'wb').truncate(257 * 2**20)")
     assert result["status"] == "ok", result["text"]
-    await problem(http, "GET", "/v1/sessions/sparse/files/sparse", "too_large", 413)
+    where = "/v1/sessions/sparse/files/sparse"
+    await problem(http, "GET", where, "too_large", 413)
+    async with http.get(where, headers={"Range": f"bytes={256 * 2**20}-"}) as response:
+        assert (response.status, len(await response.read())) == (206, 2**20)
 
 
 async def test_an_address_with_control_characters_is_refused(http: Http) -> None:

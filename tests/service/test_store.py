@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cellrun.event_log import Entry
+from cellrun.event_log import End, Entry
+from cellrun.service import schema
 from cellrun.service.database import Database, RunRow
 from cellrun.service.store import Store
 
@@ -22,12 +24,13 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await store.aclose()
 
 
-def row(id: str, code: str = "1", key: str | None = None) -> RunRow:
-    return RunRow(id=id, tenant="t", session="s", code=code, created=0.0, digest=b"d", key=key)
+def row(id: str, key: str | None = None) -> RunRow:
+    return RunRow(id=id, tenant="t", session="s", created=0.0, digest=b"d", key=key)
 
 
 async def add(store: Store, run: RunRow) -> RunRow:
-    return await store.write(lambda database: database.add_run(run))
+    code = "\ud800" if run.id == "no text" else "1"
+    return await store.write(lambda database: database.add_run(run, code))
 
 
 async def in_one_batch(store: Store, *rows: RunRow) -> list[RunRow | BaseException]:
@@ -41,12 +44,12 @@ async def in_one_batch(store: Store, *rows: RunRow) -> list[RunRow | BaseExcepti
     return list(await asyncio.gather(*adding, return_exceptions=True))
 
 
-@pytest.mark.parametrize("bad", [row("bad", code="\ud800"), row("first")])
+@pytest.mark.parametrize("bad", [row("no text"), row("first")])
 async def test_a_write_that_is_refused_takes_no_other_of_its_batch_with_it(store: Store, bad: RunRow) -> None:
     first, refused, last = await in_one_batch(store, row("first"), bad, row("last"))
     assert isinstance(refused, OSError)
     assert (first, last) == (row("first"), row("last"))
-    runs = await store.ask(lambda database: database.runs_of("t", "s", 10))
+    runs = await store.ask(lambda database: database.runs_of("t", "s", 0.0, 10))
     assert [run.id for run in runs] == ["last", "first"]
 
 
@@ -73,17 +76,72 @@ async def test_events_of_a_run_that_is_not_there_are_refused(store: Store) -> No
         await store.read("nobody", 0, 1)
 
 
+async def test_readers_at_one_place_share_what_they_hold_where_no_more_can_come_to_it(store: Store) -> None:
+    await add(store, row("r"))
+    entries = [Entry(1, "stdout", b"x"), Entry(2, "stdout", b"y")]
+    size = sum(entry.size for entry in entries)
+    await store.append("r", entries, 0, None)
+    first, second = await store.read("r", 0, size), await store.read("r", 0, size)
+    assert first is second
+    assert [one.seq for one in first] == [1, 2]
+    short = await store.read("r", 0, size + 1)
+    await store.append("r", [Entry(3, "stdout", b"z")], 0, None)
+    assert [one.seq for one in await store.read("r", 0, size + 1)] == [1, 2, 3]
+    assert [one.seq for one in short] == [1, 2]
+
+
 async def test_runs_that_are_forgotten_leave_nothing_and_their_neighbours_everything(store: Store) -> None:
     for id in ("a", "b", "c"):
         await add(store, row(id))
         await store.append(id, [Entry(seq, "stdout", id.encode()) for seq in range(1, 4)], 0, None)
-    await store.write(lambda database: database.end_run("a", "ok", 1.0, b"{}"))
-    await store.write(lambda database: database.end_run("b", "ok", 2.0, b"{}"))
+    await store.write(lambda database: database.end_run("a", 1.0, End("ok", b"{}")))
+    await store.write(lambda database: database.end_run("b", 2.0, End("ok", b"{}")))
     assert await store.ask(lambda database: database.oldest_end()) == 1.0
     assert await store.write(lambda database: database.forget_runs(2.0, 10)) == 1
     assert await store.ask(lambda database: database.run("a")) is None
     assert [entry.data for entry in await store.read("b", 1, 2**20)] == [b"b", b"b"]
     assert await store.ask(lambda database: database.alive()) == [("c", 3)]
+
+
+async def test_the_write_ahead_log_begins_anew_also_where_writing_never_pauses(store: Store) -> None:
+    await add(store, row("r"))
+    entry = b"x" * 2**20
+    numbers = iter(range(1, 201))
+    largest = 0
+
+    async def write_on() -> None:
+        nonlocal largest
+        for number in numbers:
+            await store.append("r", [Entry(number, "stdout", entry)], number - 1, None)
+            largest = max(largest, os.stat(f"{store.path}-wal").st_size)
+
+    await asyncio.gather(*(write_on() for _ in range(4)))
+    assert 2**20 < largest < 120 * 2**20
+
+
+async def test_a_database_of_the_version_before_is_brought_up_with_all_that_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "cellrun.sqlite3"
+    connection = sqlite3.connect(path)
+    for statement in schema._VERSIONS[0].split(";\n"):
+        connection.execute(statement)
+    connection.execute(
+        "INSERT INTO runs (number, id, tenant, session, code, created, ended, status, result, digest) "
+        "VALUES (7, 'r', 't', 's', '1+1', 1.0, 2.0, 'ok', ?, ?)",
+        (b"{}", b"d"),
+    )
+    connection.execute("INSERT INTO events (row, type, data) VALUES (?, 'stdout', ?)", (7 * 2**32 + 1, b"x"))
+    connection.execute("PRAGMA user_version=1")
+    connection.commit()
+    connection.close()
+    store = Store(tmp_path)
+    try:
+        assert await store.ask(lambda database: database.code("r")) == "1+1"
+        assert await store.ask(lambda database: database.result("r", slim=False)) == b"{}"
+        assert [found.status for found in await store.ask(lambda database: database.runs_of("t", "s", 0, 9))] == ["ok"]
+        assert await store.read("r", 0, 10) == [Entry(1, "stdout", b"x")]
+        assert await store.ask(lambda database: database.usage()) == {"t": 5}
+    finally:
+        await store.aclose()
 
 
 async def test_a_closed_store_says_so_and_what_was_waiting_is_written(tmp_path: Path) -> None:

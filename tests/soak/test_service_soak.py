@@ -32,6 +32,8 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 SESSIONS = 100
 AT_ONCE = 32
 SECONDS = float(os.environ.get("CELLRUN_SOAK_SERVICE_SECONDS", "60"))
+# What IPython prints besides, where an interrupt strikes in the middle of a frame that it cannot show.
+STRUCK = "Unexpected exception formatting exception. Falling back to standard exception\n"
 CODE = "import time\nfor i in range({count}):\n    print({mark!r}, i)\n    if i % 50 == 0: time.sleep(0.01)"
 
 
@@ -58,13 +60,14 @@ async def stalling(http: aiohttp.ClientSession, run: str, chance: random.Random)
     return events
 
 
-async def test_many_clients_lose_nothing_and_leave_nothing(tmp_path: Path) -> None:
+async def test_many_clients_lose_nothing_and_leave_nothing(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """100 sessions, 32 runs at once; each is watched to its end by somebody, whatever its starter did."""
     chance = random.Random(100)
     variables = {"CELLRUN_QUOTA_RUNS": "1000", "CELLRUN_QUOTA_SESSIONS": "1000"}
     service = Service(tmp_path / "service", variables=variables)
     (tmp_path / "service").mkdir()
     service.start()
+    request.addfinalizer(service.end_if_alive)
     counted: Counter[str] = Counter()
     deadline = time.monotonic() + SECONDS
 
@@ -91,7 +94,7 @@ async def test_many_clients_lose_nothing_and_leave_nothing(tmp_path: Path) -> No
             events = await (look(http, run, chance) if look else watch(http, run))
         assert is_whole(events), (kind, [event["seq"] for event in events])
         if kind == "interrupt" and events[-1]["status"] == "interrupted":
-            assert whole.startswith(printed(events))
+            assert whole.startswith(printed(events).removesuffix(STRUCK))
         else:
             assert events[-1]["status"] == "ok", events[-1]
             assert printed(events) == whole

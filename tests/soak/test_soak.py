@@ -17,6 +17,7 @@ import pytest
 from cellrun import AsyncSession, JupyterServer, LocalKernels, Stdout
 from cellrun.providers.local_lease import LocalLease
 from tests.live.test_leaks import children, descriptors, living_children, settled
+from tests.support.leases import lease_of
 from tests.support.servers import Server
 from tests.support.waiting import eventually
 
@@ -87,8 +88,9 @@ async def test_thousands_of_forked_kernels_leave_nothing(tmp_path: Path, monkeyp
         async def one(number: int) -> None:
             async with AsyncSession(kernels) as session:
                 await session.run("1", timeout=60)
-                assert isinstance(session._lease, LocalLease)
-                pid = session._lease.pid
+                lease = lease_of(session)
+                assert isinstance(lease, LocalLease)
+                pid = lease.pid
                 fate = chance.random()
                 # The kernel may be gone or another by now: it ends with a forkserver that is killed in a pid namespace.
                 if fate < 0.3:

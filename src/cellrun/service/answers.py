@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from cellrun.event_log import EventLog
+from cellrun.event_log import Entry, EventLog
+from cellrun.limits import KIB
 from cellrun.service.encoding import KEEP_ALIVE, MEDIA_TYPES, Encoding, encoded
 from cellrun.service.hub import EndedRun
 from cellrun.service.runs import LiveRun
 
+_SLICE: Final = 256 * KIB
 # Between us and the reader nothing may hold back or keep what we send (nginx's documentation of X-Accel-Buffering).
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -31,7 +34,8 @@ def watching(run: LiveRun | EndedRun, *, starter: bool) -> Iterator[None]:
         yield
     finally:
         run.watchers -= 1
-        if starter and not run.watchers and run.request.on_disconnect == "interrupt":
+        run.starter_gone = run.starter_gone or starter
+        if run.starter_gone and not run.watchers and run.request.on_disconnect == "interrupt":
             run.abandon()
 
 
@@ -56,7 +60,8 @@ async def until_gone(work: Awaitable[object], receive: Receive) -> bool:
 
 
 class EventsAnswer(Response):
-    """A run's events from the number `after` + 1 on. `starter`: this is the answer to the request that started it.
+    """A run's events from the number `after` + 1 on. `starter`: this is the answer to the request that started it. `slim`: large values by
+    reference.
 
     A reader that stalls is waited for here and nowhere else: no more of the log is taken for it than is being sent.
     """
@@ -68,6 +73,7 @@ class EventsAnswer(Response):
         *,
         after: int = 0,
         starter: bool = False,
+        slim: bool = False,
         on_watch: Callable[[int], None] = lambda change: None,
     ) -> None:
         super().__init__(headers={**_HEADERS, "Location": f"/v1/runs/{run.log.run}"}, media_type=MEDIA_TYPES[encoding])
@@ -77,6 +83,7 @@ class EventsAnswer(Response):
         self._encoding: Encoding = encoding
         self._after = after
         self._starter = starter
+        self._slim = slim
         self._on_watch = on_watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,17 +91,29 @@ class EventsAnswer(Response):
         try:
             with watching(self._run, starter=self._starter):
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                body = encoded(self._log.follow(self._after, patience=KEEP_ALIVE), self._encoding)
-                await until_gone(self._send(body, send), receive)
+                await until_gone(self._send(self.pieces(), send), receive)
         finally:
             self._on_watch(-1)
+
+    def pieces(self) -> AsyncIterable[bytes]:
+        """What is sent."""
+        pieces = self._log.follow(self._after, patience=KEEP_ALIVE)
+        return encoded(slimmed(pieces) if self._slim else pieces, self._encoding)
 
     async def _send(self, body: AsyncIterable[bytes], send: Send) -> None:
         # A client that has gone is noticed by `until_gone`; what could not be sent to it is in the log.
         with contextlib.suppress(ConnectionError):
             async for piece in body:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                # For a reader that stalls a slice is held, not a copy of the whole.
+                for begin in range(0, len(piece), _SLICE):
+                    part = piece[begin : begin + _SLICE]
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def slimmed(pieces: AsyncIterable[list[Entry]]) -> AsyncGenerator[list[Entry], None]:
+    async for piece in pieces:
+        yield [entry if entry.slim is None else replace(entry, data=entry.slim) for entry in piece]
 
 
 async def finished(run: LiveRun | EndedRun, receive: Receive, *, starter: bool) -> bool:

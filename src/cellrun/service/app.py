@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, cast
 
 from fastapi import FastAPI, Request
@@ -15,53 +14,28 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from cellrun.errors import CellrunError
-from cellrun.service import routes_files, routes_operation, routes_runs, routes_sessions
+from cellrun.service import page, routes_blobs, routes_files, routes_operation, routes_runs, routes_sessions
+from cellrun.service.context import Context
 from cellrun.service.document import document
 from cellrun.service.guard import Guard
-from cellrun.service.hub import Hub
-from cellrun.service.identity import LOCAL, PREFIX, Caller, Keys
+from cellrun.service.identity import Caller
+from cellrun.service.interfaces import Interface
 from cellrun.service.metrics import Metrics
-from cellrun.service.problems import Problem, as_response, problem_of
-from cellrun.service.rates import Rates
-from cellrun.service.tokens import Tokens
+from cellrun.service.problem_response import as_response
+from cellrun.service.problems import Problem, problem_of
 
 _log: Final = logging.getLogger("cellrun.service")
 _OF_STATUS: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
-@dataclass(frozen=True)
-class Context:
-    """What all requests share. Where there are neither `keys` nor `tokens`, the service serves this machine alone."""
-
-    hub: Hub
-    keys: Keys | None
-    tokens: Tokens | None
-    rates: Rates
-
-    async def identify(self, authorization: str | None) -> Caller:
-        """Who asks. Raises Problem where that is nobody we know, or asks too often."""
-        caller = await self._caller(authorization)
-        self.rates.count(caller.tenant)
-        return caller
-
-    async def _caller(self, authorization: str | None) -> Caller:
-        """Of an Authorization header (RFC 6750)."""
-        if self.keys is None and self.tokens is None:
-            return Caller(LOCAL)
-        scheme, _, token = (authorization or "").partition(" ")
-        token = token.strip()
-        if not token or scheme.lower() != "bearer":
-            raise Problem(
-                "unauthenticated", "send the header `Authorization: Bearer KEY`; `cellrun keys create` makes a key"
-            )
-        if self.keys is not None and (self.tokens is None or token.startswith(PREFIX)):
-            return await self.keys.caller(token)
-        assert self.tokens is not None
-        return await self.tokens.caller(token)
-
-
 def make_app(
-    make: Callable[[], Awaitable[Context]], *, local: bool, body: int, metrics: Metrics, version: str
+    make: Callable[[], Awaitable[Context]],
+    *,
+    local: bool,
+    body: int,
+    metrics: Metrics,
+    version: str,
+    interfaces: Sequence[Interface] = (),
 ) -> Guard:
     """The service as an ASGI application. `make` is awaited at its start, on its event loop; its hub is closed at the end. `local`,
     `body`: see Guard."""
@@ -70,7 +44,10 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         context = app.state.context = await make()
         try:
-            yield
+            async with AsyncExitStack() as stack:
+                for interface in interfaces:
+                    await stack.enter_async_context(interface.running(app, context))
+                yield
         finally:
             await context.hub.aclose()
 
@@ -83,8 +60,10 @@ def make_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    for routes in (routes_runs, routes_sessions, routes_files, routes_operation):
+    for routes in (routes_runs, routes_blobs, routes_sessions, routes_files, routes_operation, page):
         app.include_router(routes.router)
+    for interface in interfaces:
+        interface.mount(app)
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, error: Problem) -> Response:
@@ -96,6 +75,9 @@ def make_app(
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        if isinstance(error.body, bytes):
+            # What was not named as JSON was not read as such.
+            return as_response(Problem("bad_request", "send the body as JSON, with `Content-Type: application/json`"))
         return as_response(Problem("bad_request", "; ".join(_sentence(item) for item in error.errors()[:5])))
 
     @app.exception_handler(HTTPException)

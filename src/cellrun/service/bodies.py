@@ -82,10 +82,19 @@ class SessionState(BaseModel):
     ]
 
 
+class ListedRun(RunState):
+    """A run of a session."""
+
+    code: Annotated[
+        str | None,
+        Field(description="The cell; null: not asked for, or longer than 16384 characters: it is in the notebook"),
+    ]
+
+
 class SessionDetail(SessionState):
     """A session and its newest runs, newest first."""
 
-    runs: list[RunState]
+    runs: list[ListedRun]
 
 
 class SessionList(BaseModel):

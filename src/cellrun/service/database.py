@@ -6,6 +6,7 @@ the last moments (sqlite.org/wal.html).
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -14,30 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cellrun.event_log import Entry
+from cellrun.blobs import Blob, together
+from cellrun.event_log import End, Entry
+from cellrun.service.schema import bring_up
+from cellrun.wire import data_to_json
 
-VERSION: Final = 1
 _BUSY: Final = 10_000  # milliseconds
 _NUMBERS: Final = 2**32  # events of a run at most; an event's row is its run's row times this, plus its number
-
-_SCHEMA: Final = """
-CREATE TABLE keys (
-  id TEXT PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL, hash BLOB NOT NULL, created REAL NOT NULL, revoked REAL
-) STRICT;
-CREATE TABLE sessions (
-  tenant TEXT NOT NULL, id TEXT NOT NULL, created REAL NOT NULL, used REAL NOT NULL, began INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (tenant, id)
-) STRICT;
-CREATE TABLE runs (
-  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL, session TEXT, code TEXT NOT NULL,
-  created REAL NOT NULL, ended REAL, status TEXT, result BLOB, last INTEGER NOT NULL DEFAULT 0,
-  forgotten INTEGER NOT NULL DEFAULT 0, key TEXT, digest BLOB NOT NULL, UNIQUE (tenant, key)
-) STRICT;
-CREATE INDEX runs_of_session ON runs (tenant, session, number);
-CREATE INDEX runs_alive ON runs (number) WHERE ended IS NULL;
-CREATE INDEX runs_by_age ON runs (ended) WHERE ended IS NOT NULL;
-CREATE TABLE events (row INTEGER PRIMARY KEY, type TEXT NOT NULL, data BLOB NOT NULL) STRICT;
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +31,6 @@ class RunRow:
     id: str
     tenant: str
     session: str | None
-    code: str
     created: float
     digest: bytes
     key: str | None = None
@@ -80,7 +63,7 @@ class KeyRow:
     revoked: float | None = None
 
 
-_RUN: Final = "id, tenant, session, code, created, digest, key, ended, status, last, forgotten"
+_RUN: Final = "id, tenant, session, created, digest, key, ended, status, last, forgotten"
 
 
 class Database:
@@ -102,7 +85,7 @@ class Database:
             self._connection.execute("PRAGMA synchronous=NORMAL")
             if not checkpoints:
                 self._connection.execute("PRAGMA wal_autocheckpoint=0")
-            self._numbers: dict[str, int] = {}  # of runs that go on
+            self._numbers: dict[str, tuple[int, str]] = {}  # of runs that go on: row and tenant
             self._prepare()
         except (sqlite3.Error, ValueError) as error:
             self._connection.close()
@@ -110,17 +93,12 @@ class Database:
 
     def _prepare(self) -> None:
         with self.transaction():
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version > VERSION:
-                raise ValueError(f"it is of a newer cellrun (version {version}; this one knows {VERSION})")
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA user_version={VERSION}")
+            bring_up(self._connection)
 
-    def checkpoint(self) -> None:
-        """Brings what was committed into the database itself, as far as no reader needs it as it was."""
-        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    def checkpoint(self, *, start_anew: bool = False) -> None:
+        """Brings what was committed into the database itself, as far as no reader needs it as it was. `start_anew`: waits for readers,
+        and cuts the log to nothing; nobody may write meanwhile."""
+        self._connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if start_anew else 'PASSIVE'})").fetchone()
 
     def close(self) -> None:
         self._connection.close()
@@ -152,15 +130,19 @@ class Database:
 
     # -- runs ------------------------------------------------------------------------------------
 
-    def add_run(self, run: RunRow) -> RunRow:
+    def add_run(self, run: RunRow, code: str) -> RunRow:
         """This one; or, if its key was used before, the run that has it."""
         if run.key is not None:
             before = self.run_of_key(run.tenant, run.key)
             if before is not None:
                 return before
+        number = self._connection.execute(
+            "INSERT INTO runs (id, tenant, session, created, digest, key) VALUES (?, ?, ?, ?, ?, ?)",
+            (run.id, run.tenant, run.session, run.created, run.digest, run.key),
+        ).lastrowid
+        self._connection.execute("INSERT INTO codes (run, code) VALUES (?, ?)", (number, code))
         self._connection.execute(
-            "INSERT INTO runs (id, tenant, session, code, created, digest, key) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (run.id, run.tenant, run.session, run.code, run.created, run.digest, run.key),
+            "INSERT INTO sizes (run, tenant, bytes) VALUES (?, ?, ?)", (number, run.tenant, len(code))
         )
         return run
 
@@ -174,54 +156,79 @@ class Database:
         row = self._connection.execute(f"SELECT {_RUN} FROM runs WHERE {condition}", values).fetchone()  # noqa: S608
         return None if row is None else RunRow(**dict(zip(_RUN.split(", "), row, strict=True)))
 
-    def runs_of(self, tenant: str, session: str, limit: int) -> list[RunRow]:
-        """The newest, newest first."""
+    def runs_of(self, tenant: str, session: str, since: float, limit: int) -> list[RunRow]:
+        """Those that were started since then, newest first."""
         rows = self._connection.execute(
-            f"SELECT {_RUN} FROM runs WHERE tenant = ? AND session = ? ORDER BY number DESC LIMIT ?",  # noqa: S608
-            (tenant, session, limit),
+            f"SELECT {_RUN} FROM runs WHERE tenant = ? AND session = ? AND created >= ? ORDER BY number DESC LIMIT ?",  # noqa: S608
+            (tenant, session, since, limit),
         )
         return [RunRow(**dict(zip(_RUN.split(", "), row, strict=True))) for row in rows]
+
+    def code(self, id: str, *, most: int | None = None) -> str | None:
+        """Its first `most` characters, or all; None where there is no such run."""
+        row = self._connection.execute(
+            "SELECT substr(code, 1, ifnull(?, length(code))) FROM codes JOIN runs ON codes.run = runs.number WHERE runs.id = ?",
+            (most, id),
+        ).fetchone()
+        return None if row is None else str(row[0])
 
     def alive(self) -> list[tuple[str, int]]:
         """Runs that have no end, with the number of their last event."""
         rows = self._connection.execute("SELECT id, last FROM runs WHERE ended IS NULL ORDER BY number")
         return [(id, last) for id, last in rows]
 
-    def result(self, id: str) -> bytes | None:
-        row = self._connection.execute("SELECT result FROM runs WHERE id = ?", (id,)).fetchone()
-        return None if row is None or row[0] is None else bytes(row[0])
+    def forget_key(self, id: str) -> None:
+        """The run stays; its key may be used for another."""
+        self._connection.execute("UPDATE runs SET key = NULL WHERE id = ?", (id,))
+
+    def result(self, id: str, *, slim: bool) -> bytes | None:
+        """`slim`: without its large values."""
+        row = self._connection.execute(
+            "SELECT r.result, n.tenant FROM results r JOIN runs n ON n.number = r.run WHERE n.id = ?", (id,)
+        ).fetchone()
+        return None if row is None else bytes(row[0]) if slim else self._whole(bytes(row[0]), row[1])
 
     def append(self, id: str, entries: Sequence[Entry], forget: int) -> None:
-        number = self._numbers.get(id) or self._numbers.setdefault(id, self._number(id))
+        number, tenant = self._number_of(id)
+        start = number * _NUMBERS
         self._connection.executemany(
             "INSERT INTO events (row, type, data) VALUES (?, ?, ?)",
-            [(number * _NUMBERS + entry.seq, entry.type, entry.data) for entry in entries],
+            [(start + entry.seq, entry.type, entry.data if entry.slim is None else entry.slim) for entry in entries],
         )
+        for entry in entries:
+            self._use(start + entry.seq, tenant, entry.blobs)
+        size = sum(map(_stored, entries))
         if forget:
-            first, last = number * _NUMBERS, number * _NUMBERS + forget
-            self._connection.execute("DELETE FROM events WHERE row BETWEEN ? AND ?", (first, last))
+            size -= self._forget(start + 1, start + forget)
         if entries:
             self._connection.execute(
                 "UPDATE runs SET last = ?, forgotten = max(forgotten, ?) WHERE number = ?",
                 (entries[-1].seq, forget, number),
             )
+        self._connection.execute("UPDATE sizes SET bytes = bytes + ? WHERE run = ?", (size, number))
 
-    def end_run(self, id: str, status: str, ended: float, result: bytes) -> None:
+    def end_run(self, id: str, ended: float, end: End) -> None:
+        number, tenant = self._number_of(id)
         self._numbers.pop(id, None)
+        self._connection.execute("UPDATE runs SET status = ?, ended = ? WHERE number = ?", (end.status, ended, number))
         self._connection.execute(
-            "UPDATE runs SET status = ?, ended = ?, result = ? WHERE id = ?", (status, ended, result, id)
+            "INSERT OR REPLACE INTO results (run, result) VALUES (?, ?)",
+            (number, end.result if end.slim is None else end.slim),
         )
+        self._use(number * _NUMBERS, tenant, end.blobs)
+        self._connection.execute("UPDATE sizes SET bytes = bytes + ? WHERE run = ?", (_stored(end), number))
 
     def events(self, id: str, after: int, size: int) -> list[Entry]:
         """From `after` + 1 on; at least one, then no more than about `size` bytes."""
-        number = self._number(id)
+        number, tenant = self._number(id)
         first, last = number * _NUMBERS + after + 1, (number + 1) * _NUMBERS - 1
         entries: list[Entry] = []
         rows = self._connection.execute(
             "SELECT row, type, data FROM events WHERE row BETWEEN ? AND ? ORDER BY row", (first, last)
         )
         for row, type, data in rows:
-            entry = Entry(row - number * _NUMBERS, type, bytes(data))
+            whole = self._whole(data, tenant)
+            entry = Entry(row - number * _NUMBERS, type, whole, None if whole is data else data)
             entries.append(entry)
             size -= entry.size
             if size <= 0:
@@ -229,11 +236,15 @@ class Database:
         rows.close()
         return entries
 
-    def _number(self, id: str) -> int:
-        row = self._connection.execute("SELECT number FROM runs WHERE id = ?", (id,)).fetchone()
+    def _number(self, id: str) -> tuple[int, str]:
+        row = self._connection.execute("SELECT number, tenant FROM runs WHERE id = ?", (id,)).fetchone()
         if row is None:
             raise sqlite3.IntegrityError(f"there is no run {id}")
-        return int(row[0])
+        return int(row[0]), str(row[1])
+
+    def _number_of(self, id: str) -> tuple[int, str]:
+        """Of a run that goes on, for whom we write."""
+        return self._numbers.get(id) or self._numbers.setdefault(id, self._number(id))
 
     def forget_runs(self, before: float, limit: int) -> int:
         """Removes runs that ended before that time, the oldest first; gives how many, at most `limit`."""
@@ -241,10 +252,75 @@ class Database:
             "SELECT number FROM runs WHERE ended < ? ORDER BY ended LIMIT ?", (before, limit)
         ).fetchall()
         for (number,) in rows:
-            first, last = number * _NUMBERS, (number + 1) * _NUMBERS - 1
-            self._connection.execute("DELETE FROM events WHERE row BETWEEN ? AND ?", (first, last))
+            self._forget(number * _NUMBERS, (number + 1) * _NUMBERS - 1)
             self._connection.execute("DELETE FROM runs WHERE number = ?", (number,))
+            for table in ("codes", "results", "sizes"):
+                self._connection.execute(f"DELETE FROM {table} WHERE run = ?", (number,))  # noqa: S608
         return len(rows)
+
+    def _forget(self, first: int, last: int) -> int:
+        """Removes these rows of events, and what only they used; gives how many bytes they were counted as."""
+        between = (first, last)
+        rows = self._connection.execute(
+            "SELECT b.number, length(b.data) FROM uses u JOIN blobs b ON b.number = u.blob WHERE u.row BETWEEN ? AND ?",
+            between,
+        ).fetchall()
+        size: int = sum(length for _, length in rows)
+        self._connection.execute("DELETE FROM uses WHERE row BETWEEN ? AND ?", between)
+        self._connection.executemany(
+            "DELETE FROM blobs WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM uses WHERE blob = ?1)",
+            [(blob,) for blob, _ in rows],
+        )
+        (events,) = self._connection.execute(
+            "SELECT ifnull(sum(length(data)), 0) FROM events WHERE row BETWEEN ? AND ?", between
+        ).fetchone()
+        self._connection.execute("DELETE FROM events WHERE row BETWEEN ? AND ?", between)
+        return size + int(events)
+
+    def usage(self) -> dict[str, int]:
+        """Bytes of all runs of each tenant."""
+        return dict(self._connection.execute("SELECT tenant, sum(bytes) FROM sizes GROUP BY tenant"))
+
+    def usage_of(self, tenant: str) -> int:
+        (size,) = self._connection.execute(
+            "SELECT ifnull(sum(bytes), 0) FROM sizes WHERE tenant = ?", (tenant,)
+        ).fetchone()
+        return int(size)
+
+    # -- blobs -----------------------------------------------------------------------------------
+
+    def blob(self, tenant: str, sha256: bytes) -> bytes | None:
+        row = self._connection.execute(
+            "SELECT data FROM blobs WHERE tenant = ? AND hash = ?", (tenant, sha256)
+        ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def _use(self, row: int, tenant: str, blobs: Sequence[Blob]) -> None:
+        for blob in blobs:
+            self._connection.execute(
+                "INSERT OR IGNORE INTO blobs (tenant, hash, data) VALUES (?, ?, ?)", (tenant, blob.sha256, blob.data)
+            )
+            self._connection.execute(
+                "INSERT OR IGNORE INTO uses (row, blob) SELECT ?, number FROM blobs WHERE tenant = ? AND hash = ?",
+                (row, tenant, blob.sha256),
+            )
+
+    def _whole(self, data: bytes, tenant: str) -> bytes:
+        """With its large values, if any were taken out: the same object where none were."""
+        if b'"blobs":' not in data:
+            return data
+        told = json.loads(data)
+
+        def get(sha256: bytes) -> bytes | None:
+            return self.blob(tenant, sha256)
+
+        if "outputs" in told:
+            told["outputs"] = [together(output, get) if "blobs" in output else output for output in told["outputs"]]
+        elif "blobs" in told:
+            told = together(told, get)
+        else:
+            return data
+        return data_to_json(told).encode("utf-8")
 
     def oldest_end(self) -> float | None:
         row = self._connection.execute("SELECT min(ended) FROM runs").fetchone()
@@ -291,3 +367,9 @@ class Database:
         """Whether there was one to revoke."""
         done = self._connection.execute("UPDATE keys SET revoked = ? WHERE id = ? AND revoked IS NULL", (when, id))
         return done.rowcount > 0
+
+
+def _stored(one: Entry | End) -> int:
+    """Bytes that it takes, as they are counted again when it goes."""
+    data = one.data if isinstance(one, Entry) else one.result
+    return len(data if one.slim is None else one.slim) + sum(len(blob.data) for blob in one.blobs)

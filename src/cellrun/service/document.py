@@ -7,7 +7,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from cellrun.service.problems import MEDIA_TYPE
+from cellrun.service.problem_response import MEDIA_TYPE
 
 _OURS: Final = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
 _EVERYWHERE: Final = (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from dataclasses import replace
 from typing import Final, Literal
 
 from cellrun.event_log import Entry
+from cellrun.limits import KIB
 
 Encoding = Literal["json", "sse", "ndjson"]
 MEDIA_TYPES: Final[dict[Encoding, str]] = {
@@ -13,6 +15,8 @@ MEDIA_TYPES: Final[dict[Encoding, str]] = {
     "ndjson": "application/x-ndjson",
     "sse": "text/event-stream",
 }
+_LARGE: Final = 256 * KIB  # is not copied together with others: many may wait to have it sent
+_PLACE: Final = b"{}"
 KEEP_ALIVE: Final = 10.0
 """Seconds without an event after which something is sent, so that nobody between thinks the connection dead."""
 
@@ -47,7 +51,16 @@ async def encoded(pieces: AsyncIterable[Sequence[Entry]], encoding: Encoding) ->
         return
     encode, sign = (as_sse, b": keep-alive\n\n") if encoding == "sse" else (as_ndjson, b"\n")
     async for piece in pieces:
-        yield encode(piece) if piece else sign
+        if not piece:
+            yield sign
+        elif all(len(entry.data) < _LARGE for entry in piece):
+            yield encode(piece)
+        else:
+            for entry in piece:
+                before, after = encode([replace(entry, data=_PLACE)]).split(_PLACE)
+                yield before
+                yield entry.data
+                yield after
 
 
 def chosen(accept: str | None, *, otherwise: Encoding = "json") -> Encoding | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -14,11 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cellrun.service.identity import Caller
 from cellrun.service.metrics import Metrics
-from cellrun.service.problems import Problem, as_response
+from cellrun.service.problem_response import as_response
+from cellrun.service.problems import Problem
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _log: Final = logging.getLogger("cellrun.service.access")
 _FILE: Final = re.compile(r"/v1/sessions/[^/]+/files/.+")
+_LINGER: Final = 2.0  # seconds
 _FOR_CALLERS: Final = ("/v1/", "/metrics")
 # For a browser: nothing of ours is to be shown in another page, or guessed to be of another type.
 _HEADERS: Final = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
@@ -42,10 +46,14 @@ class Guard:
         self._local = local
         self._identify = identify
         self._body = body
+        self._too_large = f"a request may have {body} bytes, files apart"
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            if scope["type"] == "websocket" and self._local and (problem := refusal(scope)) is not None:
+                await _deny(problem, scope, receive, send)
+                return
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
@@ -61,6 +69,9 @@ class Guard:
 
         problem = await self._problem(scope)
         if not (scope["method"] == "PUT" and _FILE.fullmatch(scope["path"])):
+            if problem is None and _declared(scope) > self._body:
+                await _leave(receive, self._body)
+                problem = Problem("too_large", self._too_large)
             receive = self._bounded(receive)
         try:
             if problem is not None:
@@ -109,10 +120,38 @@ class Guard:
             message = await receive()
             size += len(message.get("body", b""))
             if size > self._body:
-                raise HTTPException(413, f"a request may have {self._body} bytes, files apart")
+                if message.get("more_body"):
+                    await _leave(receive, self._body)
+                raise HTTPException(413, self._too_large)
             return message
 
         return bounded
+
+
+def _declared(scope: Scope) -> int:
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length" and value.isdigit()), 0)
+
+
+async def _leave(receive: Receive, most: int) -> None:
+    """Reads on for a moment. Where a connection is closed while its client still sends, the client is reset and does not see
+    the answer (RFC 9112, section 9.6)."""
+    left = 4 * most
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER):
+            more = True
+            while more and left > 0:
+                message = await receive()
+                more = message.get("more_body", False)
+                left -= len(message.get("body", b""))
+
+
+async def _deny(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    """The answer to a handshake (ASGI, "Websocket Denial Response")."""
+    response = as_response(problem)
+    headers = [*response.raw_headers, *_HEADERS]
+    await receive()
+    await send({"type": "websocket.http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": response.body})
 
 
 def refusal(scope: Scope) -> Problem | None:

@@ -10,9 +10,10 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from cellrun.errors import SessionLost
 from cellrun.event_log import EventLog
@@ -20,25 +21,26 @@ from cellrun.events import Event
 from cellrun.limits import Limits, Unset
 from cellrun.providers import LocalKernels
 from cellrun.providers.base import Provider, finish
-from cellrun.service.database import Database, RunRow, SessionRow
+from cellrun.service.database import RunRow, SessionRow
 from cellrun.service.metrics import Metrics
 from cellrun.service.options import ServiceOptions
 from cellrun.service.problems import Problem
 from cellrun.service.runs import RESULT, LiveRun, RunRequest, cut_off
 from cellrun.service.store import Store
+from cellrun.service.tracing import Tracing
+from cellrun.service.upkeep import Upkeep
 from cellrun.session import AsyncSession
 
 _SESSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@-]{0,127}")
-_SWEEP: Final = 60.0
 _TOUCH: Final = 60.0  # a session's time of use is written no more often than this
-_SWEPT_AT_ONCE: Final = 100
-_CUT_OFF: Final = "the service ended while this ran, and the kernel with it; the variables are gone"
+_UNSTORED: Final = 256
+CUT_OFF: Final = "the service ended while this ran, and the kernel with it; the variables are gone"
 _log: Final = logging.getLogger("cellrun.service")
 
 
 @dataclass(eq=False)
 class Held:
-    """A session of a tenant. Its kernel comes and goes; `succeeds` says why the next one is not the last one."""
+    """A session of a tenant. Its kernel comes and goes; `succeeds` says why the newest one is not the one before."""
 
     row: SessionRow
     session: AsyncSession | None = None
@@ -50,6 +52,11 @@ class Held:
     def alive(self) -> bool:
         """Whether it has a kernel, or is about to."""
         return self.session is not None and not self.session.closed
+
+    def let_go(self, idle: float | None) -> None:
+        """Of a session that has ended by itself; `idle`: the time without use after which they do."""
+        self.session = None
+        self.succeeds = "the session was not used" if idle is None else f"the session was not used for {idle:g} s"
 
     @property
     def state(self) -> Literal["new", "idle", "running"]:
@@ -64,17 +71,45 @@ class EndedRun:
     log: EventLog
 
 
+class Leased(Protocol):
+    """A kernel of a tenant that has no session here: an interface has leased it. It counts with the others."""
+
+    @property
+    def executing(self) -> bool: ...
+    def cpu_seconds(self) -> float | None: ...
+    def disk_bytes(self) -> int | None: ...
+    async def quiet(self) -> None:
+        """Until nothing runs in it."""
+
+    async def stop(self, reason: str) -> None:
+        """Ends it."""
+
+
 class Hub:
     """Sessions and runs on the kernels of `provider`, which it closes. `open()` must come first, `aclose()` last."""
 
-    def __init__(self, provider: Provider, store: Store, options: ServiceOptions, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        store: Store,
+        options: ServiceOptions,
+        metrics: Metrics,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.provider = provider
         self.store = store
         self.options = options
         self.metrics = metrics
+        self.tracing = tracing
         self.draining = False
         self.live: dict[str, LiveRun] = {}
-        self._sessions: dict[tuple[str, str], Held] = {}
+        self.unstored: dict[str, LiveRun] = {}
+        self.alone: dict[str, AsyncSession] = {}  # of runs that have no session
+        self.held: dict[tuple[str, str], Held] = {}
+        self.leased: dict[tuple[str, str], Leased] = {}  # by tenant and id
+        self.watching: Counter[str] = Counter()  # by tenant
+        self.upkeep = Upkeep(self)
+        self.notebook = asyncio.Lock()  # they are large: one is made at a time
         self._tasks: set[asyncio.Task[None]] = set()
         self._limits = replace(
             Limits(text=RESULT.text, displays=RESULT.displays),
@@ -85,22 +120,25 @@ class Hub:
     async def open(self) -> None:
         """Gives an end to runs that the last service left without one, and takes up its sessions. Raises OSError."""
         for run, last in await self.store.ask(lambda database: database.alive()):
-            entries, end = await cut_off(self.store, run, last, _CUT_OFF)
+            entries, end = await cut_off(self.store, run, last, CUT_OFF)
             await self.store.append(run, entries, 0, end)
-            self.metrics.ended("kernel_died", _CUT_OFF, 0.0)
+            self.metrics.ended("kernel_died", CUT_OFF, 0.0)
         for session in await self.store.ask(lambda database: database.sessions()):
             succeeds = "the service was started anew" if session.began else None
-            self._sessions[session.tenant, session.id] = Held(session, succeeds=succeeds)
+            self.held[session.tenant, session.id] = Held(session, succeeds=succeeds)
         await self.provider.__aenter__()
-        self._spawn(self._sweep())
+        await self.upkeep.load()
+        self._spawn(self.upkeep.sweep_forever())
+        if self.upkeep.measures:
+            self._spawn(self.upkeep.measure_forever())
 
     async def aclose(self) -> None:
         """Interrupts what runs, ends all kernels, stores every end. Never raises."""
         self.draining = True
-        sessions = [held.session for held in self._sessions.values() if held.session is not None]
+        sessions = [held.session for held in self.held.values() if held.session is not None]
         await asyncio.gather(*(session.aclose() for session in sessions), return_exceptions=True)
         for run in list(self.live.values()):
-            run.abandon()
+            run.abandon("the service ended")
         if self.live:
             await asyncio.wait([asyncio.ensure_future(run.done.wait()) for run in self.live.values()], timeout=10)
         for task in list(self._tasks):
@@ -112,7 +150,8 @@ class Hub:
     async def drain(self) -> None:
         """Takes no new runs, and waits for those that go on; not for longer than `drain_timeout`."""
         self.draining = True
-        waits = [asyncio.ensure_future(run.done.wait()) for run in self.live.values()]
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(run.done.wait()) for run in self.live.values()]
+        waits += [asyncio.ensure_future(kernel.quiet()) for kernel in self.leased.values() if kernel.executing]
         if waits:
             await asyncio.wait(waits, timeout=self.options.drain_timeout)
             for wait in waits:
@@ -136,44 +175,51 @@ class Hub:
     # -- sessions --------------------------------------------------------------------------------
 
     def sessions(self, tenant: str) -> list[Held]:
-        return [held for (owner, _), held in self._sessions.items() if owner == tenant]
+        return [held for (owner, _), held in self.held.items() if owner == tenant]
 
     def find(self, tenant: str, id: str) -> Held:
         """Raises Problem where the tenant has no such session."""
-        held = self._sessions.get((tenant, id))
+        held = self.held.get((tenant, id))
         if held is None:
             raise Problem("not_found", f"there is no session {id[:128]!r}")
         return held
 
-    async def session(self, tenant: str, id: str) -> Held:
-        """The one that is there, or a new one. Raises Problem."""
-        held = self._sessions.get((tenant, id))
+    async def session(self, tenant: str, id: str, *, make: bool = True) -> Held:
+        """The one that is there, or a new one if it may be made. Raises Problem."""
+        held = self.held.get((tenant, id))
         if held is not None:
             return held
+        if not make:
+            return self.find(tenant, id)
         if not _SESSION.fullmatch(id):
             raise Problem(
                 "bad_request",
                 "a session is named with up to 128 letters, digits and . _ ~ : @ -, the first a letter or digit",
             )
-        self._refuse_while_draining()
+        self.refuse_while_draining()
         most = self.options.quotas.sessions
         if most is not None and len(self.sessions(tenant)) >= most:
             raise Problem("quota_exceeded", f"{most} sessions are the limit: delete one", retry_after=60)
         now = time.time()
-        held = self._sessions[tenant, id] = Held(SessionRow(tenant=tenant, id=id, created=now, used=now, began=False))
+        held = self.held[tenant, id] = Held(SessionRow(tenant=tenant, id=id, created=now, used=now, began=False))
         await self._keep(held)
         return held
 
     async def delete(self, tenant: str, id: str) -> None:
         """Ends its runs and its kernel. Raises Problem."""
         held = self.find(tenant, id)
-        del self._sessions[tenant, id]
+        del self.held[tenant, id]
         held.deleted = True
         try:
             await self.store.write(lambda database: database.delete_session(tenant, id))
         finally:
             if held.session is not None:
-                await finish(held.session.aclose())
+                await finish(self.give_up(tenant, id, held.session))
+
+    async def give_up(self, tenant: str, id: str, session: AsyncSession) -> None:
+        """Ends this one, which the hub has no more."""
+        await self.upkeep.last_look(tenant, id, session)
+        await session.aclose()
 
     async def restart(self, tenant: str, id: str) -> Held:
         """A fresh kernel, if it has one. Raises Problem and CellrunError."""
@@ -182,17 +228,18 @@ class Hub:
             await held.session.restart()
         return held
 
-    def kernel_of(self, held: Held) -> AsyncSession:
-        """Its session in the library: the one that is there, or another if that has ended by itself. Raises SessionLost for one that
-        was deleted: whoever found it before must not start a kernel that nobody would end."""
+    def kernel_of(self, held: Held, *, counted: bool = False) -> AsyncSession:
+        """Its session in the library: the one that is there, or another if that has ended by itself. `counted`: it may have one, that
+        was found before. Raises Problem where its tenant may have no more kernels; SessionLost for one that was deleted: whoever found it
+        before must not start a kernel that nobody would end."""
         if held.deleted:
             raise SessionLost(f"the session {held.row.id} was deleted")
         if held.session is not None and held.session.closed:
-            held.succeeds = f"the session was not used for {self.options.idle_timeout:g} s"
-            held.session = None
+            held.let_go(self.options.idle_timeout)
         if held.session is None:
-            held.session = AsyncSession(self.provider, limits=self._limits, succeeds=held.succeeds)
-            held.succeeds = None
+            if not counted:
+                self.check_kernels(held.row.tenant)
+            held.session = AsyncSession(self.provider, limits=self._limits, history=False, succeeds=held.succeeds)
         now = time.time()
         if not held.row.began or now - held.row.used > _TOUCH:
             held.row = replace(held.row, used=now, began=True)
@@ -205,41 +252,84 @@ class Hub:
             return
         await self.store.write(lambda database: database.put_session(row))
 
+    # -- watchers --------------------------------------------------------------------------------
+
+    def watcher(self, tenant: str) -> Callable[[int], None]:
+        """To be called with 1 when somebody begins to read events, with -1 at the end. Raises Problem where there are too many."""
+        most = self.options.quotas.watchers
+        if most is not None and self.watching[tenant] >= most:
+            raise Problem("quota_exceeded", f"{most} readers of events at once are the limit", retry_after=1)
+
+        def change(by: int) -> None:
+            self.metrics.watchers.inc(by)
+            self.watching[tenant] += by
+            if not self.watching[tenant]:
+                del self.watching[tenant]
+
+        return change
+
     # -- runs ------------------------------------------------------------------------------------
 
     async def start(
-        self, tenant: str, session: str | None, request: RunRequest, key: str | None = None
+        self, tenant: str, session: str | None, request: RunRequest, key: str | None = None, *, make: bool = True
     ) -> LiveRun | EndedRun:
-        """A new run on this session (None: on one of its own, that ends with it); or the run that has this key. Raises Problem."""
+        """A new run on this session (None: on one of its own, that ends with it), which is made where there is none if `make`; or the run
+        that has this key. Raises Problem."""
         digest = _digest(session, request)
         if key is not None and (kept := await self.store.ask(lambda database: database.run_of_key(tenant, key))):
             return await self._same(kept, digest)
-        self._refuse_while_draining()
+        self.refuse_while_draining()
         self._check(tenant, request)
-        held = None if session is None else await self.session(tenant, session)
         id = uuid.uuid4().hex
-        log = EventLog(self.store, id, keep=self.options.keep_events)
-        run = LiveRun(id, tenant, session, request, log, self.store)
-        row = RunRow(
-            id=id,
-            tenant=tenant,
-            session=session,
-            code=request.code,
-            created=run.created,
-            digest=digest,
-            key=key,
-        )
-        adding = asyncio.ensure_future(self.store.write(lambda database: database.add_run(row), size=len(request.code)))
-        if key is not None:
-            kept = await asyncio.shield(adding)
-            if kept.id != id:
-                return await self._same(kept, digest)
-        else:
-            # Events are written after it, in the same line; its failure is theirs, too.
-            adding.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self.live[id] = run
-        run.task = self._spawn(self._carry_out(run, held))
+        run = LiveRun(id, tenant, session, request, EventLog(self.store, id, keep=self.options.keep_events), self.store)
+        self.live[id] = run  # it has its place before anything is waited for
+        adding: asyncio.Future[RunRow] | None = None
+        try:
+            held = None if session is None else await self.session(tenant, session, make=make)
+            if held is not None:
+                run.created = max(run.created, held.row.created)  # which it may be the first of
+            if held is None:
+                self.check_kernels(tenant, besides=run)
+            else:
+                self.kernel_of(held)  # from now on it is the session's
+            adding = self._add(run, digest, key)
+            # Without a key nobody waits: events are written after it, in the same line, and its failure is theirs, too.
+            kept = None if key is None else await asyncio.shield(adding)
+        except asyncio.CancelledError:
+            self._spawn(self._take_back(run, adding))
+            raise
+        except BaseException:
+            self._drop(run)
+            raise
+        if kept is not None and kept.id != id:
+            self._drop(run)
+            return await self._same(kept, digest)
+        run.task = self._spawn(self._traced(run, held))
         return run
+
+    def _add(self, run: LiveRun, digest: bytes, key: str | None) -> asyncio.Future[RunRow]:
+        """Stores it; gives it, or the run that has its key already."""
+        row = RunRow(id=run.id, tenant=run.tenant, session=run.session, created=run.created, digest=digest, key=key)
+        code = run.request.code
+        adding = asyncio.ensure_future(self.store.write(lambda database: database.add_run(row, code), size=len(code)))
+        adding.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return adding
+
+    async def _take_back(self, run: LiveRun, adding: asyncio.Future[RunRow] | None) -> None:
+        """Whoever wanted it has gone before it began."""
+        try:
+            if adding is not None and (await adding).id == run.id:
+                await run.give_up("the request was given up before it began")
+                await self.store.write(lambda database: database.forget_key(run.id))
+        except OSError as error:
+            _log.error("run %s: it cannot be given up: %s", run.id, error)
+        finally:
+            self._drop(run)
+
+    def _drop(self, run: LiveRun) -> None:
+        """It never began."""
+        self.live.pop(run.id, None)
+        run.done.set()
 
     async def _same(self, kept: RunRow, digest: bytes) -> LiveRun | EndedRun:
         """The run that has this key already."""
@@ -249,7 +339,7 @@ class Hub:
 
     async def run(self, tenant: str, id: str) -> LiveRun | EndedRun:
         """Raises Problem where the tenant has no such run."""
-        live = self.live.get(id)
+        live = self.live.get(id) or self.unstored.get(id)
         if live is not None and live.tenant == tenant:
             return live
         row = await self.store.ask(lambda database: database.run(id))
@@ -257,25 +347,53 @@ class Hub:
             raise Problem("not_found", f"there is no run {id[:128]!r}")
         return ended(self.store, row)
 
+    async def _traced(self, run: LiveRun, held: Held | None) -> None:
+        with contextlib.nullcontext() if self.tracing is None else self.tracing.run(run):
+            await self._carry_out(run, held)
+
     async def _carry_out(self, run: LiveRun, held: Held | None) -> None:
         self.metrics.runs.inc()
         started = time.monotonic()
         try:
             if held is None:
-                async with contextlib.aclosing(AsyncSession(self.provider, limits=self._limits)) as session:
-                    await run.carry_out(lambda: session, self._count)
+                async with contextlib.aclosing(
+                    AsyncSession(self.provider, limits=self._limits, history=False)
+                ) as session:
+                    self.alone[run.id] = session
+                    try:
+                        await run.carry_out(lambda: session, self._count)
+                    finally:
+                        del self.alone[run.id]
+                        await finish(self.upkeep.last_look(run.tenant, run.id, session))
             else:
                 held.runs += 1
                 try:
-                    await run.carry_out(lambda: self.kernel_of(held), self._count)
+                    await run.carry_out(lambda: self.kernel_of(held, counted=True), self._count)
                 finally:
                     held.runs -= 1
+                    self._let_go_of_none(held)
+            if run.failure is not None and run.failure.retryable and not run.begun:
+                # The same request may be sent again, and would find this one for ever.
+                await self.store.write(lambda database: database.forget_key(run.id))
+        except OSError as error:
+            _log.error("run %s: what follows its end cannot be done: %s", run.id, error)
         finally:
+            if not run.stored:
+                self._remember(run)
             self.live.pop(run.id, None)
+            run.done.set()
+            self._spawn(self._measure_disk(run.tenant))
             self.metrics.runs.dec()
             self.metrics.ended(run.status or "kernel_died", run.reason, time.monotonic() - started)
 
+    async def _measure_disk(self, tenant: str) -> None:
+        try:
+            await self.upkeep.measure_disk(tenant)
+        except OSError as error:
+            _log.error("what a tenant takes on disk cannot be measured: %s", error)
+
     def _check(self, tenant: str, request: RunRequest) -> None:
+        self.upkeep.check(tenant)
         most, longest = self.options.quotas.runs, self.options.max_timeout
         if most is not None and sum(run.tenant == tenant for run in self.live.values()) >= most:
             raise Problem(
@@ -286,36 +404,40 @@ class Hub:
         if request.timeout is None or request.timeout > longest:
             raise Problem("bad_request", f"a run may take {longest:g} s at most: name a shorter `timeout`")
 
-    def _refuse_while_draining(self) -> None:
+    def check_kernels(self, tenant: str, *, besides: LiveRun | None = None) -> None:
+        """Whether there is one more kernel for this tenant. `besides`: the run that wants it. Raises Problem."""
+        most = self.options.quotas.kernels
+        if most is None:
+            return
+        with_kernel = sum(one.alive for one in self.sessions(tenant))
+        alone = sum(one.tenant == tenant and one.session is None and one is not besides for one in self.live.values())
+        leased = sum(owner == tenant for owner, _ in self.leased)
+        if with_kernel + alone + leased >= most:
+            raise Problem(
+                "quota_exceeded",
+                f"{most} kernels at once are the limit: delete a session, or wait until one has ended",
+                retry_after=5,
+            )
+
+    def _let_go_of_none(self, held: Held) -> None:
+        """Of a session that waits for its next use without a kernel: none could be started."""
+        session = held.session
+        if session is not None and not held.runs and not session.closed and not session.began:
+            held.session = None
+            self._spawn(session.aclose())
+
+    def _remember(self, run: LiveRun) -> None:
+        """A run whose end could not be stored: it is told as it is, until it can be."""
+        self.unstored[run.id] = run
+        if len(self.unstored) > _UNSTORED:
+            self.unstored.pop(next(iter(self.unstored)))
+
+    def refuse_while_draining(self) -> None:
         if self.draining:
             raise Problem("draining", "the service ends: try again when it is back", retry_after=5)
 
     def _count(self, events: Sequence[Event]) -> None:
         self.metrics.count(events)
-
-    # -- keeping ---------------------------------------------------------------------------------
-
-    async def _sweep(self) -> None:
-        while True:
-            try:
-                await self.sweep()
-            except OSError as error:
-                _log.error("old runs cannot be removed: %s", error)
-            await asyncio.sleep(_SWEEP)
-
-    async def sweep(self) -> None:
-        """Forgets runs that are older than they are kept, or more than there is room for. Raises OSError."""
-        before = time.time() - self.options.keep_runs
-        while await self.store.write(lambda database: database.forget_runs(before, _SWEPT_AT_ONCE)):
-            pass
-        while await self.store.write(self._make_room):
-            pass
-
-    def _make_room(self, database: Database) -> int:
-        oldest = database.oldest_end()
-        if oldest is None or database.size() <= self.options.keep_data:
-            return 0
-        return database.forget_runs(oldest + 1e-6, 1)
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
@@ -331,5 +453,7 @@ def ended(store: Store, row: RunRow) -> EndedRun:
 def _digest(session: str | None, request: RunRequest) -> bytes:
     """Of what makes two requests the same."""
     timeout = "default" if isinstance(request.timeout, Unset) else request.timeout
-    told = json.dumps([session, request.code, timeout, request.stdin, request.on_disconnect])
-    return hashlib.sha256(told.encode("utf-8", "backslashreplace")).digest()
+    told: list[Any] = [session, request.code, timeout, request.stdin, request.on_disconnect]
+    if request.metadata:  # left out where there is none: digests that are kept were made without it
+        told.append(request.metadata)
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8", "backslashreplace")).digest()

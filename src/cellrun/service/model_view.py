@@ -26,21 +26,21 @@ _SCALABLE: Final = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 _DATA_URL: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/=\r\n]{64,}")
 
 
-def model_view(result: Mapping[str, Any], *, budget: int = BUDGET) -> dict[str, Any]:
+def model_view(result: Mapping[str, Any], *, budget: int = BUDGET, full: str | None = None) -> dict[str, Any]:
     """Of a Result as JSON data. `text`: the transcript; `images`: `{"mime", "base64"}`; `cut`: characters left out of the text;
-    `images_left_out`: pictures that are not there; `full`: where the whole is.
+    `images_left_out`: pictures that are not there; `full`: where the whole is; None: at its address in our API.
 
     >>> model_view({"execution_id": "e", "status": "ok", "text": "a" * 50, "outputs": []}, budget=30)["text"]
     'aaaaaaaaaaaaaaaaaa\\n[… 20 of 50 characters left out; the whole is at /v1/runs/e …]\\naaaaaaaaaaaa'
     """
-    full = f"/v1/runs/{result['execution_id']}"
-    text, cut = shortened(_DATA_URL.sub("(data left out)", result["text"]), budget, full)
+    full = full or f"/v1/runs/{result['execution_id']}"
+    text, cut = shortened(_DATA_URL.sub("(data left out)", result["text"]), budget, f"the whole is at {full}")
     found = [image for output in result["outputs"] if (image := image_of(output.get("data") or {})) is not None]
     images = [small for image in found[-_PICTURES:] if (small := scaled(image)) is not None]
     notes = []
     if result.get("restarted"):
         notes.append(f"[the kernel was restarted and its variables are gone: {result['restarted']}]")
-    if result["status"] not in ("ok", "error"):
+    if result["status"] not in ("ok", "error", "running"):
         notes.append(f"[{result['status']}: {result.get('reason') or 'no reason is known'}]")
     if len(images) < len(found):
         notes.append(f"[{len(found) - len(images)} of {len(found)} pictures left out; they are at {full}]")
@@ -57,8 +57,9 @@ def model_view(result: Mapping[str, Any], *, budget: int = BUDGET) -> dict[str, 
     }
 
 
-def shortened(text: str, budget: int, full: str) -> tuple[str, int]:
-    """Head and tail of a text that is longer than the budget, cut at line breaks where there are some near, and how much is missing."""
+def shortened(text: str, budget: int, note: str) -> tuple[str, int]:
+    """Head and tail of a text that is longer than the budget, cut at line breaks where there are some near, and how much is missing.
+    `note`: said of the rest, in between."""
     if len(text) <= budget:
         return text, 0
     head, tail = int(budget * _HEAD), budget - int(budget * _HEAD)
@@ -68,7 +69,7 @@ def shortened(text: str, budget: int, full: str) -> tuple[str, int]:
     if 0 <= (at := last.find("\n")) < tail * 0.2:
         last = last[at + 1 :]
     cut = len(text) - len(first) - len(last)
-    return f"{first}\n[… {cut} of {len(text)} characters left out; the whole is at {full} …]\n{last}", cut
+    return f"{first}\n[… {cut} of {len(text)} characters left out; {note} …]\n{last}", cut
 
 
 def scaled(image: Image) -> Image | None:

@@ -13,13 +13,21 @@ class Quotas:
 
     ============  ===================================================
     `sessions`    sessions, in use or not
+    `kernels`     kernels: of sessions in use, and of single runs
     `runs`        runs that wait or go on
+    `watchers`    connections on which events are read
+    `cpu`         processor seconds in an hour
+    `disk`        bytes of stored runs, and of files in kernels' folders
     `requests`    requests in a minute
     ============  ===================================================
     """
 
     sessions: int | None = 100
+    kernels: int | None = None
     runs: int | None = 32
+    watchers: int | None = 100
+    cpu: float | None = None
+    disk: int | None = None
     requests: int | None = 3_000
 
 
@@ -38,6 +46,7 @@ class ServiceOptions:
     `file`             of a file that is uploaded or downloaded
     `drain_timeout`    that runs may go on after the service was told to end
     `quotas`           for each tenant
+    `interfaces`       names of what it speaks besides its own API
     =================  =====================================================================
     """
 
@@ -51,3 +60,4 @@ class ServiceOptions:
     file: int = 256 * MIB
     drain_timeout: float = 30.0
     quotas: Quotas = field(default_factory=Quotas)
+    interfaces: tuple[str, ...] = ()

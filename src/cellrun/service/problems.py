@@ -5,15 +5,11 @@ Programs look at `code`; `detail` is for people; `retryable` says whether the sa
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from starlette.responses import Response
-
 from cellrun.errors import CellrunError
-
-MEDIA_TYPE: Final = "application/problem+json"
 
 
 @dataclass(frozen=True)
@@ -57,13 +53,22 @@ _OF_ERROR: Final = {
 
 
 class Problem(Exception):
-    """Ends a request with this answer. `retry_after`: seconds. `more`: further members of the answer."""
+    """Ends a request with this answer. `retry_after`: seconds. `headers`: of the answer; `more`: its further members."""
 
-    def __init__(self, code: str, detail: str, *, retry_after: float | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.retry_after = retry_after
+        self.headers = dict(headers or {})
         self.more = more
 
     @property
@@ -74,21 +79,3 @@ class Problem(Exception):
 def problem_of(error: CellrunError) -> Problem:
     """What is said for an error of the plumbing."""
     return Problem(_OF_ERROR.get(error.code, "internal"), str(error), retry_after=1 if error.retryable else None)
-
-
-def as_response(problem: Problem) -> Response:
-    kind = problem.kind
-    body = {
-        "type": f"urn:cellrun:problem:{problem.code}",
-        "title": kind.title,
-        "status": kind.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "retryable": kind.retryable,
-        **problem.more,
-    }
-    headers = {"Retry-After": str(max(1, round(problem.retry_after)))} if problem.retry_after is not None else {}
-    if kind.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    content = json.dumps(body, ensure_ascii=True).encode("ascii")
-    return Response(content, kind.status, headers, media_type=MEDIA_TYPE)

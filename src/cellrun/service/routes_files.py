@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
-from cellrun.errors import LimitExceeded
 from cellrun.files import Files
 from cellrun.service.bodies import FileList, FileState, problems
 from cellrun.service.hub import Hub
 from cellrun.service.identity import Caller
 from cellrun.service.problems import Problem
+from cellrun.service.routes_runs import IfThere
 
 router: Final = APIRouter(tags=["files"])
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -44,12 +44,14 @@ async def list_files(request: Request, session: str, path: Annotated[str, Query(
     responses=_PROBLEMS,
     response_class=Response,
 )
-async def put_file(request: Request, session: str, path: str) -> Response:
+async def put_file(request: Request, session: str, path: str, if_there: IfThere = None) -> Response:
     """The body is the file, as it is. Folders on the way are made; a file that is there is replaced at once, when all has come."""
-    hub, files = await _files(request, session, make=True)
-    most = hub.options.file
-    if int(request.headers.get("content-length", "0")) > most:
+    hub, files = await _files(request, session, make=if_there is None)
+    tenant, most = request.state.caller.tenant, hub.options.file
+    told = int(request.headers.get("content-length", "0"))
+    if told > most:
         raise _too_large(most)
+    hub.upkeep.check_disk(tenant, told)
 
     async def pieces() -> AsyncIterator[bytes]:
         size = 0
@@ -58,6 +60,8 @@ async def put_file(request: Request, session: str, path: str) -> Response:
             if size > most:
                 raise _too_large(most)
             if piece:
+                hub.upkeep.wrote(tenant, len(piece))
+                hub.upkeep.check_disk(tenant)
                 yield piece
 
     with _told(path):
@@ -79,22 +83,50 @@ async def get_file(
 ) -> Response:
     hub, files = await _files(request, session)
     with _told(path):
-        try:
-            data = await files.read(path, limit=hub.options.file)
-        except LimitExceeded:
-            raise _too_large(hub.options.file) from None
+        info = await files.stat(path)
+        if info.is_dir or info.size is None:
+            raise IsADirectoryError
+        part = None if range_ is None else part_of(range_, info.size)
+        begin, end = part or (0, info.size)
+        if end - begin > hub.options.file:
+            raise Problem(
+                "too_large", f"an answer may have {hub.options.file} bytes: ask for parts of the file (Range)"
+            )
+        # The first piece comes before the answer begins: what is wrong with the file is found by then.
+        pieces = _part(files.chunks(path, start=begin), end - begin)
+        first = await anext(pieces, b"")
     name = quote(PurePosixPath(path).name, safe="", errors="replace")
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+        "Content-Length": str(end - begin),
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Accept-Ranges": "bytes",
         "Cache-Control": "no-store",
     }
-    part = None if range_ is None else part_of(range_, len(data))
-    if part is None:
-        return Response(data, headers=headers, media_type="application/octet-stream")
-    headers["Content-Range"] = f"bytes {part[0]}-{part[1] - 1}/{len(data)}"
-    return Response(data[part[0] : part[1]], 206, headers, media_type="application/octet-stream")
+    if part is not None:
+        headers["Content-Range"] = f"bytes {begin}-{end - 1}/{info.size}"
+    return StreamingResponse(
+        _begun(first, pieces), 200 if part is None else 206, headers, media_type="application/octet-stream"
+    )
+
+
+async def _part(pieces: AsyncGenerator[bytes, None], size: int) -> AsyncGenerator[bytes, None]:
+    """The first `size` bytes. Raises OSError where there are less: the file was cut meanwhile, and the answer must not look whole."""
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            yield piece[:size]
+            size -= len(piece)
+            if size <= 0:
+                return
+    if size > 0:
+        raise OSError("the file has become shorter while it was read")
+
+
+async def _begun(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with contextlib.aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece
 
 
 @router.delete(
@@ -129,7 +161,8 @@ def part_of(range_: str, size: int) -> tuple[int, int] | None:
         if last and int(last) < int(first):
             return None
     if begin >= size or end <= begin:
-        raise Problem("range_not_satisfiable", f"the file has {size} bytes")
+        unsatisfied = {"Content-Range": f"bytes */{size}"}
+        raise Problem("range_not_satisfiable", f"the file has {size} bytes", headers=unsatisfied)
     return begin, min(end, size)
 
 
@@ -138,6 +171,8 @@ async def _files(request: Request, session: str, *, make: bool = False) -> tuple
     hub: Hub = context.hub
     caller: Caller = request.state.caller
     held = await hub.session(caller.tenant, session) if make else hub.find(caller.tenant, session)
+    if not held.alive:
+        hub.upkeep.check_cpu(caller.tenant)
     return hub, hub.kernel_of(held).files
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, cast
 
 from fastapi import APIRouter, Header, Query, Request
@@ -15,7 +16,8 @@ from cellrun.service.encoding import chosen
 from cellrun.service.hub import EndedRun, Hub
 from cellrun.service.identity import Caller
 from cellrun.service.model_view import BUDGET, model_view
-from cellrun.service.problems import Problem, as_response, problem_of
+from cellrun.service.problem_response import as_response
+from cellrun.service.problems import Problem, problem_of
 from cellrun.service.runs import LiveRun, OnDisconnect
 
 router: Final = APIRouter(tags=["runs"])
@@ -27,10 +29,19 @@ _STREAMS: Final[dict[str, Any]] = {
 _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "The result, or the events", "content": _STREAMS}
 }
+_SEEN: Final[dict[int | str, dict[str, Any]]] = {204: {"description": "The event with the Last-Event-ID was the last"}}
 _ACCEPTED: Final[dict[int | str, dict[str, Any]]] = {202: {"description": "It was started", "model": RunState}}
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
+# A session has no other state of which one could be meant (RFC 9110, section 13.1.1).
+IfThere = Annotated[
+    Literal["*"] | None, Header(alias="If-Match", description="*: only in a session that is there; none is made")
+]
 View = Annotated[
     Literal["full", "model"], Query(description="model: text within a budget and small pictures, for a language model")
+]
+Blobs = Annotated[
+    Literal["inline", "reference"],
+    Query(description="reference: values of 64 KiB and more are named in `blobs`, and are at /v1/blobs/{sha256}"),
 ]
 Budget = Annotated[int, Query(ge=200, le=10_000_000, description="Characters of the text, in the model's view")]
 
@@ -41,23 +52,49 @@ Budget = Annotated[int, Query(ge=200, le=10_000_000, description="Characters of 
     responses=_ANSWER | _ACCEPTED | problems(400, 401, 403, 406, 413, 422, 429, 503, 507),
 )
 async def run_once(
-    request: Request, body: RunBody, key: Key = None, view: View = "full", budget: Budget = BUDGET
+    request: Request,
+    body: RunBody,
+    key: Key = None,
+    view: View = "full",
+    budget: Budget = BUDGET,
+    blobs: Blobs = "inline",
 ) -> Response:
     """Nothing of it is there for the next run."""
-    return await _start(request, None, body, key, view, budget, "interrupt")
+    return await _start(request, None, body, key, _Form(view, budget, blobs), "interrupt")
 
 
 @router.post(
     "/v1/sessions/{session}/runs",
     summary="Run code in a session",
-    responses=_ANSWER | _ACCEPTED | problems(400, 401, 403, 406, 409, 413, 422, 429, 503, 507),
+    responses=_ANSWER | _ACCEPTED | problems(400, 401, 403, 404, 406, 409, 413, 422, 429, 503, 507),
 )
 async def run_in_session(
-    request: Request, session: str, body: RunBody, key: Key = None, view: View = "full", budget: Budget = BUDGET
+    request: Request,
+    session: str,
+    body: RunBody,
+    key: Key = None,
+    if_there: IfThere = None,
+    view: View = "full",
+    budget: Budget = BUDGET,
+    blobs: Blobs = "inline",
 ) -> Response:
-    """The session is made by its first use. The answer is the result, or with `Accept: text/event-stream` or
+    """The session is made by its first use, unless `If-Match: *` says that it was there. The answer is the result, or with `Accept: text/event-stream` or
     `application/x-ndjson` the events as they come. The same Idempotency-Key never runs twice: it gives the run that has it."""
-    return await _start(request, session, body, key, view, budget, "detach")
+    make = if_there is None
+    return await _start(request, session, body, key, _Form(view, budget, blobs), "detach", make=make)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """In what form a run's result, or its events, are wanted."""
+
+    view: Literal["full", "model"]
+    budget: int
+    blobs: Literal["inline", "reference"]
+
+    @property
+    def slim(self) -> bool:
+        return self.blobs == "reference" and self.view != "model"
 
 
 async def _start(
@@ -65,9 +102,10 @@ async def _start(
     session: str | None,
     body: RunBody,
     key: str | None,
-    view: Literal["full", "model"],
-    budget: int,
+    form: _Form,
     on_disconnect: OnDisconnect,
+    *,
+    make: bool = True,
 ) -> Response:
     context = request.app.state.context
     hub: Hub = context.hub
@@ -76,15 +114,18 @@ async def _start(
     if encoding is None:
         raise Problem("not_acceptable", "there are application/json, text/event-stream and application/x-ndjson")
     asked = body.request("detach" if not body.wait else on_disconnect)
-    run = await hub.start(caller.tenant, session, asked, key)
+    if session is None and body.wait and encoding == "json":
+        asked = replace(asked, asks=False)
+    on_watch = None if not body.wait or encoding == "json" else hub.watcher(caller.tenant)
+    run = await hub.start(caller.tenant, session, asked, key, make=make)
     request.state.run = run.log.run
     if not body.wait:
         return _json(state_of(run), 202, run)
-    if encoding != "json":
-        return EventsAnswer(run, encoding, starter=True, on_watch=hub.metrics.watchers.inc)
+    if on_watch is not None and encoding != "json":
+        return EventsAnswer(run, encoding, starter=True, slim=form.slim, on_watch=on_watch)
     if not await finished(run, request.receive, starter=True):
         return Response(status_code=499)  # to nobody
-    return await _result(hub, run, view, budget)
+    return await _result(hub, run, form)
 
 
 @router.get(
@@ -92,24 +133,27 @@ async def _start(
     summary="A run's result, or how far it is",
     responses=_ANSWER | problems(400, 401, 403, 404, 429, 507),
 )
-async def get_run(request: Request, run: str, view: View = "full", budget: Budget = BUDGET) -> Response:
+async def get_run(
+    request: Request, run: str, view: View = "full", budget: Budget = BUDGET, blobs: Blobs = "inline"
+) -> Response:
     """The result of a run that has ended (it has an `outputs`); else its state."""
     hub, found = await _find(request, run)
     if _status(found) is None:
         return _json(state_of(found), 200, found)
-    return await _result(hub, found, view, budget)
+    return await _result(hub, found, _Form(view, budget, blobs))
 
 
 @router.get(
     "/v1/runs/{run}/events",
     summary="A run's events, from any number on",
-    responses=_ANSWER | problems(400, 401, 403, 404, 406, 429, 507),
+    responses=_ANSWER | _SEEN | problems(400, 401, 403, 404, 406, 429, 507),
 )
 async def get_events(
     request: Request,
     run: str,
     after: Annotated[int | None, Query(ge=0, le=2**31, description="Number of the last event that was seen")] = None,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,
+    blobs: Blobs = "inline",
 ) -> Response:
     """While it runs and long after. With `application/json` one array, which ends with the run."""
     hub, found = await _find(request, run)
@@ -120,7 +164,12 @@ async def get_events(
         if not last_event_id.isascii() or not last_event_id.isdigit():
             raise Problem("bad_request", "Last-Event-ID is the number of an event")
         after = int(last_event_id)
-    return EventsAnswer(found, encoding, after=after or 0, on_watch=hub.metrics.watchers.inc)
+        if encoding == "sse" and found.log.ended and after >= found.log.last:
+            # It has seen all; anything else than this, and an EventSource asks again (HTML, section 9.2.2).
+            return Response(status_code=204)
+    caller: Caller = request.state.caller
+    on_watch = hub.watcher(caller.tenant)
+    return EventsAnswer(found, encoding, after=after or 0, slim=blobs == "reference", on_watch=on_watch)
 
 
 @router.post(
@@ -170,20 +219,20 @@ def state_of(run: LiveRun | EndedRun) -> RunState:
     return RunState(execution_id=run.id, session=run.session, status=run.state, created=run.created, last=run.log.last)
 
 
-async def _result(hub: Hub, run: LiveRun | EndedRun, view: Literal["full", "model"], budget: int) -> Response:
+async def _result(hub: Hub, run: LiveRun | EndedRun, form: _Form) -> Response:
     headers = {"Location": f"/v1/runs/{run.log.run}"}
     if isinstance(run, LiveRun) and run.failure is not None:
         problem = problem_of(run.failure)
         problem.more["execution_id"] = run.id
         return as_response(problem)
     if isinstance(run, LiveRun):
-        body = run.result
+        body = None if run.end is None else run.end.slim if form.slim and run.end.slim is not None else run.end.result
     else:
-        body = await hub.store.ask(lambda database: database.result(run.row.id))
+        body = await hub.store.ask(lambda database: database.result(run.row.id, slim=form.slim))
     if body is None:
         raise Problem("storage", "the result of this run was not kept")
-    if view == "model":
-        seen = await asyncio.to_thread(lambda: model_view(json.loads(cast("bytes", body)), budget=budget))
+    if form.view == "model":
+        seen = await asyncio.to_thread(lambda: model_view(json.loads(cast("bytes", body)), budget=form.budget))
         body = json.dumps(seen, ensure_ascii=False).encode("utf-8", "backslashreplace")
     return Response(body, headers=headers, media_type="application/json")
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from cellrun.event_log import Entry
 from cellrun.folding import Folder
 from cellrun.limits import MIB
 from cellrun.notebook import History
-from cellrun.service.bodies import SessionDetail, SessionList, SessionState, problems
+from cellrun.service.bodies import ListedRun, SessionDetail, SessionList, SessionState, problems
+from cellrun.service.database import Database, RunRow
 from cellrun.service.hub import Held, Hub, ended
 from cellrun.service.identity import Caller
-from cellrun.service.routes_runs import state_of
+from cellrun.service.routes_runs import IfThere, state_of
 from cellrun.service.runs import RESULT
 from cellrun.wire import event_from_json
 
@@ -25,7 +27,10 @@ _NOTEBOOK: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "nbformat 4", "content": {"application/x-ipynb+json": {}}}
 }
 _RUNS: Final = 100
+_CODE: Final = 16_384  # characters of a listed run's code
 _CELLS: Final = 1_000
+_NOTEBOOK_SIZE: Final = 64 * MIB
+WithCode = Annotated[bool, Query(description="Whether the runs come with their code")]
 Id = Annotated[str, Path(description="Chosen by the caller: a chat's id, for instance", max_length=200)]
 
 
@@ -35,19 +40,28 @@ async def list_sessions(request: Request) -> SessionList:
     return SessionList(sessions=[_state(held) for held in hub.sessions(tenant)])
 
 
-@router.put("/v1/sessions/{session}", summary="Make a session", responses=problems(400, 401, 403, 429, 503, 507))
-async def put_session(request: Request, session: Id) -> SessionState:
+@router.put("/v1/sessions/{session}", summary="Make a session", responses=problems(400, 401, 403, 404, 429, 503, 507))
+async def put_session(request: Request, session: Id, if_there: IfThere = None) -> SessionState:
     """Or find the one that is there. Its kernel is started by its first run, or the first look at its files."""
     hub, tenant = await _tenant(request)
-    return _state(await hub.session(tenant, session))
+    return _state(await hub.session(tenant, session, make=if_there is None))
 
 
 @router.get("/v1/sessions/{session}", summary="A session and its runs", responses=problems(401, 403, 404, 429, 507))
-async def get_session(request: Request, session: Id) -> SessionDetail:
+async def get_session(request: Request, session: Id, code: WithCode = True) -> SessionDetail:
     hub, tenant = await _tenant(request)
     held = hub.find(tenant, session)
-    rows = await hub.store.ask(lambda database: database.runs_of(tenant, session, _RUNS))
-    runs = [state_of(hub.live.get(row.id) or ended(hub.store, row)) for row in rows]
+
+    def found(database: Database) -> list[tuple[RunRow, str | None]]:
+        rows = database.runs_of(tenant, session, held.row.created, _RUNS)
+        return [(row, database.code(row.id, most=_CODE + 1) if code else None) for row in rows]
+
+    runs = []
+    for row, text in await hub.store.ask(found):
+        if code and text is None:  # it was forgotten in between
+            continue
+        state = state_of(hub.live.get(row.id) or hub.unstored.get(row.id) or ended(hub.store, row))
+        runs.append(ListedRun(**state.model_dump(), code=text if text is not None and len(text) <= _CODE else None))
     return SessionDetail(**_state(held).model_dump(), runs=runs)
 
 
@@ -79,21 +93,29 @@ async def restart_session(request: Request, session: Id) -> SessionState:
     responses=_NOTEBOOK | problems(401, 403, 404, 429, 507),
 )
 async def get_notebook(request: Request, session: Id) -> Response:
+    """The newest 1000 runs; of what they show, the newest 64 MiB."""
     hub, tenant = await _tenant(request)
-    hub.find(tenant, session)
-    rows = await hub.store.ask(lambda database: database.runs_of(tenant, session, _CELLS))
-    history = History()
-    for row in reversed(rows):
-        if row.ended is not None:
-            folder = Folder(RESULT)
-            after = 0
-            while piece := await hub.store.read(row.id, after, MIB):
-                await asyncio.to_thread(_fold, folder, piece)
-                after = piece[-1].seq
-            history.add(row.code, folder.result())
-    notebook = await asyncio.to_thread(lambda: json.dumps(history.to_notebook({"name": "python"}), ensure_ascii=True))
+    async with hub.notebook:
+        notebook = await _notebook(hub, tenant, session)
     headers = {"Content-Disposition": 'attachment; filename="session.ipynb"'}
     return Response(notebook, headers=headers, media_type="application/x-ipynb+json")
+
+
+async def _notebook(hub: Hub, tenant: str, session: str) -> str:
+    since = hub.find(tenant, session).row.created
+    rows = await hub.store.ask(lambda database: database.runs_of(tenant, session, since, _CELLS))
+    history = History(keep=_NOTEBOOK_SIZE)
+    for row in reversed(rows):
+        code = None if row.ended is None else await hub.store.ask(partial(Database.code, id=row.id))
+        if code is not None:
+            folder = Folder(RESULT)
+            after, whole = 0, False
+            while piece := await hub.store.read(row.id, after, MIB):
+                await asyncio.to_thread(_fold, folder, piece)
+                after, whole = piece[-1].seq, piece[-1].type == "finished"
+            if whole:
+                history.add(code, folder.result())
+    return await asyncio.to_thread(lambda: json.dumps(history.to_notebook({"name": "python"}), ensure_ascii=True))
 
 
 def _fold(folder: Folder, piece: list[Entry]) -> None:

@@ -11,20 +11,26 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from cellrun.errors import CellrunError
 from cellrun.providers.base import Provider
-from cellrun.service.app import Context, make_app
+from cellrun.service.app import make_app
+from cellrun.service.context import Context
 from cellrun.service.hub import Hub
 from cellrun.service.identity import Keys
+from cellrun.service.interfaces import interfaces
 from cellrun.service.metrics import Metrics
 from cellrun.service.options import ServiceOptions
 from cellrun.service.rates import Rates
 from cellrun.service.store import Store
-from cellrun.service.tokens import Issuer, Tokens
+from cellrun.service.tracing import Tracing
+
+if TYPE_CHECKING:
+    from cellrun.service.tokens import Issuer, Tokens
 
 _LAST_WORDS: Final = 5  # seconds for connections that are still open when all runs have ended
 _log: Final = logging.getLogger("cellrun.service")
@@ -52,6 +58,7 @@ async def serve(
     *,
     version: str,
     issuer: Issuer | None = None,
+    tracing: Tracing | None = None,
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serves until SIGINT or SIGTERM; then runs that go on have `drain_timeout` seconds, and a second signal ends them at once.
@@ -63,9 +70,7 @@ async def serve(
     try:
         keys = Keys(store)
         await keys.load()
-        tokens = None if issuer is None else Tokens(issuer)
-        if tokens is not None:
-            await tokens.load()
+        tokens = None if issuer is None else await _tokens(issuer)
         local = not len(keys) and tokens is None
         if local and not is_loopback(address.host):
             raise ServeError(
@@ -79,13 +84,22 @@ async def serve(
             raise ServeError(str(error)) from None
         raise
     metrics = Metrics()
-    hub = Hub(provider, store, options, metrics)
+    hub = Hub(provider, store, options, metrics, tracing)
 
     async def make() -> Context:
         await hub.open()
-        return Context(hub, keys if len(keys) else None, tokens, Rates(options.quotas.requests))
+        return Context(hub, None if local else keys, tokens, Rates(options.quotas.requests))
 
-    app = make_app(make, local=local, body=options.body, metrics=metrics, version=version)
+    app: ASGIApp = make_app(
+        make,
+        local=local,
+        body=options.body,
+        metrics=metrics,
+        version=version,
+        interfaces=interfaces(options.interfaces),
+    )
+    if tracing is not None:
+        app = tracing.requests(app)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -93,7 +107,9 @@ async def serve(
         lifespan="on",
         timeout_graceful_shutdown=_LAST_WORDS,
         server_header=False,
-        ws="none",
+        # Only the Jupyter interface has WebSockets. Compressed, a picture takes longer than it saves, and each connection memory.
+        ws="websockets-sansio" if "jupyter" in options.interfaces else "none",
+        ws_per_message_deflate=False,
     )
     server = _Server(config, hub, lambda: on_ready(_url(address.host, listener)))
     try:
@@ -101,8 +117,19 @@ async def serve(
     finally:
         listener.close()
         await hub.aclose()
+        if tracing is not None:
+            await tracing.aclose()
     if not server.started:
         raise ServeError("the service could not be started; its log says why")
+
+
+async def _tokens(issuer: Issuer) -> Tokens:
+    """Raises ValueError."""
+    from cellrun.service.tokens import Tokens  # brings libraries that a service without it does not wait for
+
+    tokens = Tokens(issuer)
+    await tokens.load()
+    return tokens
 
 
 class _Server(uvicorn.Server):
@@ -144,7 +171,7 @@ class _Server(uvicorn.Server):
         finally:
             self.should_exit = True
             for run in list(self._hub.live.values()):
-                run.abandon()
+                run.abandon("the service ended")
 
 
 def is_loopback(host: str) -> bool:

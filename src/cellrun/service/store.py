@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from cellrun.event_log import End, Entry
 from cellrun.limits import KIB, MIB
@@ -31,6 +32,7 @@ _LOCK: Final = "service.lock"
 _BATCH: Final = 256
 _SMALL: Final = 32 * KIB
 _CHECKPOINT: Final = 4 * MIB  # written since the last one
+_LONG: Final = 64 * MIB  # of the write-ahead log
 _COMMIT: Final = 8 * KIB  # a commit's share of that, at least: it writes whole pages
 
 
@@ -47,6 +49,7 @@ class Store:
     def __init__(self, data: Path) -> None:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = data / FILE
+        self._log = data / f"{FILE}-wal"
         self._lock = _locked(data / _LOCK)
         try:
             self._open()
@@ -67,6 +70,7 @@ class Store:
         self._writer = threading.Thread(target=self._write, name="cellrun-store-writer", daemon=True)
         self._writer.start()
         self._closed = False
+        self._pieces: WeakValueDictionary[tuple[str, int, int], _Piece] = WeakValueDictionary()
 
     async def write(self, job: Callable[[Database], T], *, size: int | None = None) -> T:
         """Does this in a transaction; when it returns, that is committed. `size`: about how many bytes are written, where that is known
@@ -91,8 +95,14 @@ class Store:
         self._jobs.put((job, future))
 
     async def read(self, run: str, after: int, size: int) -> list[Entry]:
-        """See LogStore."""
-        return await self.ask(lambda database: database.events(run, after, size))
+        """See LogStore. Readers that stand at the same place share what they hold, where no more can come to it."""
+        place = (run, after, size)
+        piece = self._pieces.get(place)
+        if piece is None:
+            piece = _Piece(await self.ask(lambda database: database.events(run, after, size)))
+            if sum(entry.size for entry in piece) >= size:
+                self._pieces[place] = piece
+        return piece
 
     async def ask(self, question: Callable[[Database], T]) -> T:
         """Reads what is committed. Raises StorageError."""
@@ -109,7 +119,7 @@ class Store:
         def job(database: Database) -> None:
             database.append(run, entries, forget)
             if end is not None:
-                database.end_run(run, end.status, time.time(), end.result)
+                database.end_run(run, time.time(), end)
 
         await self.write(job, size=sum(entry.size for entry in entries) + (len(end.result) if end is not None else 0))
 
@@ -142,8 +152,17 @@ class Store:
                 self._loop.call_soon_threadsafe(self._tell_all, answers)
                 if self._unsynced > _CHECKPOINT:
                     self._unsynced = 0
-                    with contextlib.suppress(sqlite3.Error):  # the next one will do it
-                        self._checkpointer.checkpoint()
+                    with contextlib.suppress(sqlite3.Error, OSError):  # the next one will do it
+                        self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """The log begins anew only when nothing of it is left to bring over (sqlite.org/wal.html, "Avoiding excessively large WAL files"):
+        where writers never pause they are held up for that, once it has grown long."""
+        if os.stat(self._log).st_size > _LONG:
+            with self._writing:
+                self._checkpointer.checkpoint(start_anew=True)
+        else:
+            self._checkpointer.checkpoint()
 
     def _tell_all(self, answers: Sequence[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
         self._waiting -= len(answers)
@@ -165,6 +184,10 @@ class Store:
             failure = StorageError(f"the service's database cannot be written: {error}")
             return [(future, None, failure) for _, future in jobs]
         return answers
+
+
+class _Piece(list[Entry]):
+    """Kept for as long as somebody sends it."""
 
 
 def _locked(path: Path) -> int:

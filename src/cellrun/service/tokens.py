@@ -55,7 +55,7 @@ class Tokens:
     def __init__(self, issuer: Issuer) -> None:
         self._issuer = issuer
         self._keys = KeySet([])
-        self._loaded = float("-inf")
+        self._loaded = self._tried = float("-inf")
         self._loading = asyncio.Lock()
         self._claims = jwt.JWTClaimsRegistry(
             leeway=_LEEWAY,
@@ -67,6 +67,7 @@ class Tokens:
     async def load(self) -> None:
         """The issuer's keys. Raises ValueError where there are none to be had."""
         source = self._issuer.keys
+        self._tried = time.monotonic()
         try:
             if urlsplit(source).scheme in ("http", "https"):
                 data = await _fetched(source)
@@ -105,14 +106,12 @@ class Tokens:
     async def _renew(self) -> None:
         """At most once a minute; where that fails the keys that are there stay."""
         async with self._loading:
-            if time.monotonic() - self._loaded < _AGAIN:
+            if time.monotonic() - self._tried < _AGAIN:
                 return
-            before, self._loaded = self._loaded, time.monotonic()
             try:
                 await self.load()
             except ValueError as error:
                 _log.warning("%s", error)
-                self._loaded = max(before, time.monotonic() - _OLD + _AGAIN)
 
 
 async def _fetched(url: str) -> bytes:
