@@ -16,7 +16,17 @@ import time
 from pathlib import Path
 from typing import Final
 
-from bench import rows_calls, rows_data, rows_fleet, rows_forked, rows_process, rows_service, rows_walls, servers
+from bench import (
+    rows_calls,
+    rows_data,
+    rows_fleet,
+    rows_forked,
+    rows_interfaces,
+    rows_process,
+    rows_service,
+    rows_walls,
+    servers,
+)
 from bench.measure import Bench, Measured, Row, measure
 from bench.table import row_text, summary_text, write_json
 
@@ -24,6 +34,7 @@ ROWS: Final = (
     *rows_forked.ROWS,
     *rows_walls.ROWS,
     *rows_service.ROWS,
+    *rows_interfaces.ROWS,
     *rows_fleet.ROWS,
     *rows_calls.ROWS,
     *rows_data.ROWS,

@@ -16,6 +16,7 @@ from bench.measure import Bench, Check, Contender, Figures, Row
 from bench.rows_calls import expect
 from bench.rows_data import MB
 from bench.rows_forked import FORKED, SPAWNED, quiet
+from cellrun.kernel_session import KernelSession
 from cellrun.launch import forkserver
 from cellrun.launch.process import KernelProcess
 from cellrun.providers.local_lease import LocalLease
@@ -25,7 +26,8 @@ _IMPORTS: Final = "import numpy, pandas, matplotlib.pyplot"
 
 def process_of(session: cellrun.AsyncSession) -> int:
     """The kernel's process, by the number that it has here."""
-    lease = session._lease
+    assert isinstance(session._backend, KernelSession)
+    lease = session._backend.lease
     assert isinstance(lease, LocalLease)
     within = (
         lease._enclosure.first_of(lease.pid) if isinstance(lease._process, KernelProcess) and lease._enclosure else None

@@ -1,9 +1,11 @@
-"""What HTTP costs: the service, read as server-sent events, against a session in the library."""
+"""What HTTP costs: the service, read as server-sent events, against a session in the library. And how soon it answers when cells burn
+all processors."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -22,6 +24,20 @@ LIBRARY: Final = "library"
 SERVICE: Final = "service, server-sent events"
 MORE: Final = "service, more than library"
 _LINES: Final = 500_000
+_BURNING: Final = 8
+_ASKED: Final = 100
+_FILE: Final = b"x" * 10_000
+# Three processes and two threads that never pause, and do not heed an interrupt.
+_BURN: Final = """
+import signal, subprocess, sys, threading
+others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+def burn():
+    while True: pass
+threading.Thread(target=burn, daemon=True).start()
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print("burns", flush=True)
+burn()
+"""
 
 
 @contextlib.asynccontextmanager
@@ -37,7 +53,8 @@ async def _service(folder: Path) -> AsyncIterator[str]:
     try:
         assert process.stdout is not None
         async with asyncio.timeout(30):
-            yield (await process.stdout.readline()).decode().strip()
+            address = (await process.stdout.readline()).decode().strip()
+        yield address
     finally:
         process.send_signal(signal.SIGTERM)
         await process.wait()
@@ -93,6 +110,50 @@ async def _lines(bench: Bench) -> AsyncIterator[list[Contender]]:
         yield [turn]
 
 
+async def _burn(client: aiohttp.ClientSession, url: str, session: str) -> str:
+    """A run that takes all the processor time there is; its id, once it does."""
+    body = {"code": _BURN, "timeout": 3000, "on_disconnect": "detach"}
+    headers = {"Accept": "application/x-ndjson"}
+    async with client.post(f"{url}/v1/sessions/{session}/runs", json=body, headers=headers) as answer:
+        expect(answer.status, 200)
+        async for line in answer.content:
+            if b"burns" in line:
+                return str(json.loads(line)["execution_id"])
+    raise AssertionError("the run has ended")
+
+
+@contextlib.asynccontextmanager
+async def _control(bench: Bench) -> AsyncIterator[list[Contender]]:
+    async with _service(bench.folder) as url, aiohttp.ClientSession() as client:
+        runs = [await _burn(client, url, f"burns-{number}") for number in range(_BURNING)]
+        file = f"{url}/v1/sessions/burns-0/files/control.bin"
+        asked: dict[str, tuple[str, str, bytes | None]] = {
+            "health": ("GET", f"{url}/healthz", None),
+            "list of sessions": ("GET", f"{url}/v1/sessions", None),
+            "list of files": ("GET", f"{url}/v1/sessions/burns-0/files", None),
+            "write of a file": ("PUT", file, _FILE),
+            "read of a file": ("GET", file, None),
+            "interrupt": ("POST", f"{url}/v1/runs/{runs[0]}/interrupt", None),
+        }
+
+        async def turn() -> Figures:
+            """The time that 95 of 100 answers keep."""
+            took: dict[str, list[float]] = {name: [] for name in asked}
+            async with client.put(file, data=_FILE) as answer:  # before it is read
+                await answer.read()
+            for _ in range(_ASKED):
+                for name, (method, address, data) in asked.items():
+                    started = time.perf_counter()
+                    async with client.request(method, address, data=data) as answer:
+                        said = await answer.read()
+                        expect((answer.status < 300 and name) or f"{name}: {answer.status} {said!r}", name)
+                    took[name].append(1000 * (time.perf_counter() - started))
+            return {name: sorted(times)[_ASKED * 95 // 100 - 1] for name, times in took.items()}
+
+        yield [turn]
+
+
+_CONTROL: Final = ("health", "list of sessions", "list of files", "write of a file", "read of a file", "interrupt")
 ROWS: Final = (
     Row(
         "service-warm",
@@ -111,5 +172,14 @@ ROWS: Final = (
         _lines,
         (Check(SERVICE, LIBRARY, at_least=0.6),),
         warmups=(1, 1),
+    ),
+    Row(
+        "service-control",
+        f"{_BURNING} sessions burn all processors: what 95 of {_ASKED} answers keep",
+        "ms",
+        (1, 5),
+        _control,
+        tuple(Check(name, at_most=250) for name in _CONTROL),
+        warmups=(0, 0),
     ),
 )

@@ -189,6 +189,7 @@ def test_a_notebook_is_run_and_saved_with_its_texts(tmp_path: Path) -> None:
     assert saved.cells[1].outputs[0].text == "hi\n"
 
 
+@pytest.mark.wide
 def test_standard_input_is_code_with_a_dash_and_input_without(tmp_path: Path) -> None:
     assert cellrun("run", "-", stdin="print('from stdin')", cwd=tmp_path).stdout == "from stdin\n"
     done = cellrun("run", "-c", "print(input('name? '))", stdin="Ada\n", cwd=tmp_path)
@@ -259,6 +260,7 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.wide
 def test_contained_code_does_not_get_the_home_folder_to_work_in(tmp_path: Path) -> None:
     (tmp_path / ".secret").write_text("mine")
     code = "import os; print(os.path.exists('.secret'))"
@@ -278,6 +280,7 @@ def test_contained_code_does_not_get_the_home_folder_to_work_in(tmp_path: Path) 
     assert (tmp_path / "project" / "made").exists()
 
 
+@pytest.mark.wide
 def test_what_is_allowed_beyond_the_default_is_said_by_flag_variable_and_file(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

@@ -27,8 +27,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Server = Annotated[str | None, typer.Option(help="Address of a Jupyter server; without it, a kernel on this machine.")]
-TokenFile = Annotated[Path | None, typer.Option(help="File that holds the server's token.", metavar="F")]
+Server = Annotated[
+    str | None,
+    typer.Option(help="Address of a Jupyter server, or cellrun://host:port; without it, a kernel on this machine."),
+]
+TokenFile = Annotated[
+    Path | None, typer.Option(help="File that holds the server's token, or the service's key.", metavar="F")
+]
 CaFile = Annotated[Path | None, typer.Option(help="Certificate authority (PEM) of the server.", metavar="F")]
 Kernel = Annotated[str | None, typer.Option(help="Kernelspec to use.", metavar="NAME")]
 SandboxOption = Annotated[
@@ -186,6 +191,10 @@ def serve_command(
     allow: Allow = None,
     timeout: Timeout = None,
     max_kernels: Annotated[int | None, typer.Option(help="Kernels at once.", metavar="N")] = None,
+    preload: Annotated[
+        str | None,
+        typer.Option(help="Modules to load before the fork, with commas; auto: the usual ones.", metavar="MODULES"),
+    ] = None,
 ) -> None:
     """Serve the code interpreter over HTTP. SIGTERM ends it when what runs has ended."""
 
@@ -193,10 +202,38 @@ def serve_command(
         from cellrun.cli.serve import run_service
         from cellrun.settings import load
 
-        flags: dict[str, Any] = {"host": host, "port": port, "data": data, "max_kernels": max_kernels}
+        flags: dict[str, Any] = {
+            "host": host,
+            "port": port,
+            "data": data,
+            "max_kernels": max_kernels,
+            "preload": preload,
+        }
         flags |= {"server": server, "token_file": token_file, "ca_file": ca_file, "kernel": kernel}
         flags |= {"sandbox": sandbox, "allow": allowed(allow), "timeout": timeout}
         return await run_service(load(flags))
+
+    _exit_with(body())
+
+
+@app.command("mcp")
+def mcp_command(
+    server: Server = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    kernel: Kernel = None,
+    sandbox: SandboxOption = None,
+    allow: Allow = None,
+    timeout: Timeout = None,
+) -> None:
+    """Be an MCP server on standard input and output, for a program that starts it. Its kernels end with it."""
+
+    async def body() -> int:
+        from cellrun.cli.mcp import run_mcp
+        from cellrun.settings import load
+
+        flags: dict[str, Any] = {"server": server, "token_file": token_file, "ca_file": ca_file, "kernel": kernel}
+        return await run_mcp(load(flags | {"sandbox": sandbox, "allow": allowed(allow), "timeout": timeout}))
 
     _exit_with(body())
 

@@ -15,13 +15,14 @@ from typing import Literal
 
 from jupyter_client.kernelspec import KernelSpecManager
 
-from cellrun.cli.execute import provider_of
+from cellrun.cli.execute import provider_of, target_of
 from cellrun.errors import AuthenticationError, CellrunError, public_url
 from cellrun.launch.forkserver import AVAILABLE
 from cellrun.launch.process import STOCK, is_own_python
 from cellrun.launch.sandbox.layers import layers
 from cellrun.launch.sandbox.sandbox import FORMS, why_not
-from cellrun.providers import JupyterServer
+from cellrun.providers import JupyterServer, Provider
+from cellrun.remote.service import CellrunService
 from cellrun.session import AsyncSession
 from cellrun.settings import Settings
 
@@ -130,11 +131,15 @@ def walls() -> Iterator[Finding]:
 
 async def server(settings: Settings) -> AsyncIterator[tuple[Finding, int]]:
     try:
-        provider = provider_of(settings)
+        provider = target_of(settings)
     except ValueError as error:
         yield Finding("fail", str(error)), 3
         return
-    assert isinstance(provider, JupyterServer)
+    if not isinstance(provider, JupyterServer):
+        async with provider:
+            async for finding in service(provider):
+                yield finding
+        return
     async with provider:
         try:
             found = await provider.check()
@@ -152,3 +157,20 @@ async def server(settings: Settings) -> AsyncIterator[tuple[Finding, int]]:
             yield Finding("fail", str(error), "`jupyter server list` on that machine shows the token"), 4
         except CellrunError as error:
             yield Finding("fail", str(error), "check the address; is the server running?"), 3
+
+
+async def service(target: Provider | CellrunService) -> AsyncIterator[tuple[Finding, int]]:
+    started = time.monotonic()
+    try:
+        async with AsyncSession(target) as session:
+            result = await session.run("", timeout=30)
+            took = time.monotonic() - started
+            if result.ok:
+                yield Finding("ok", f"the service answers, and runs code ({took:.1f} s)"), 0
+            else:
+                yield Finding("fail", f"the service runs no code: {result.status}: {result.reason}"), 3
+            yield Finding("ok", f"containment: {session.containment or 'the service does not know'}"), 0
+    except AuthenticationError as error:
+        yield Finding("fail", str(error), "put the key into a file, and name it by --token-file"), 4
+    except CellrunError as error:
+        yield Finding("fail", str(error), "check the address; is the service running?"), 3

@@ -24,7 +24,8 @@ from cellrun.launch.sandbox import bubblewrap
 from cellrun.launch.sandbox.policy import policy_from
 from cellrun.limits import Limits
 from cellrun.notebook import outputs_of
-from cellrun.providers import JupyterServer, LocalKernels, Provider
+from cellrun.providers import Provider
+from cellrun.remote.address import is_service
 from cellrun.result import Result
 from cellrun.running import END_OF_INPUT
 from cellrun.session import AsyncSession
@@ -33,6 +34,8 @@ from cellrun.wire import event_to_json
 
 if TYPE_CHECKING:
     import nbformat
+
+    from cellrun.remote.service import CellrunService
 
 EXIT_CODES: Final = {"ok": 0, "error": 1, "kernel_died": 1, "timeout": 124, "interrupted": 130}
 
@@ -49,7 +52,10 @@ class RunRequest:
 
 def provider_of(settings: Settings) -> Provider:
     """The provider that the settings name. Raises ValueError for a server address, or something to allow, that is none."""
+    # Each brings libraries of its own, which take longer to load than a cell to run.
     if settings.server is None:
+        from cellrun.providers import LocalKernels
+
         policy = policy_from(settings.allow)  # also looked at where it is not used: it may be wrong
         # One kernel is all that a command needs: nothing is kept ready.
         return LocalKernels(
@@ -59,11 +65,10 @@ def provider_of(settings: Settings) -> Provider:
             pool=0,
             preload=(),
         )
+    from cellrun.providers import JupyterServer
+
     if settings.allow:
-        print(
-            "cellrun: what is allowed (--allow) says nothing to a server: its kernels have what it gives them",
-            file=sys.stderr,
-        )
+        _say_what_allow_is_not()
     return JupyterServer(
         settings.server,
         token=settings.server_token(),
@@ -71,6 +76,35 @@ def provider_of(settings: Settings) -> Provider:
         kernel=settings.kernel,
         ca_file=None if settings.ca_file is None else str(settings.ca_file),
         verify=settings.verify,
+    )
+
+
+def target_of(settings: Settings) -> Provider | CellrunService:
+    """Where code runs, as the settings say: a service, or else what `provider_of` gives. Raises ValueError."""
+    if settings.server is None or not is_service(settings.server):
+        return provider_of(settings)
+    for name, given, instead in (
+        ("kernel", settings.kernel, "it has kernels of its own choice"),
+        ("password", settings.password, "its key goes into --token-file or CELLRUN_TOKEN"),
+    ):
+        if given is not None:
+            raise ValueError(f"a cellrun service takes no {name}: {instead}")
+    if settings.allow:
+        _say_what_allow_is_not()
+    from cellrun.remote.service import CellrunService
+
+    return CellrunService(
+        settings.server,
+        key=settings.server_token() or None,
+        ca_file=None if settings.ca_file is None else str(settings.ca_file),
+        verify=settings.verify,
+    )
+
+
+def _say_what_allow_is_not() -> None:
+    print(
+        "cellrun: what is allowed (--allow) says nothing to a server: its kernels have what it gives them",
+        file=sys.stderr,
     )
 
 
@@ -100,7 +134,7 @@ async def execute(request: RunRequest) -> int:
     results: list[Result] = []
     show = Shower(request.settings.images, request.source.stem) if request.format == "text" else None
     limits = Limits(timeout=request.settings.timeout)
-    async with provider_of(request.settings) as provider, AsyncSession(provider, limits=limits) as session:
+    async with target_of(request.settings) as provider, AsyncSession(provider, limits=limits) as session:
         async with interruptible(session):
             try:
                 for code in request.source.cells:

@@ -17,9 +17,9 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.python import Python3Lexer
 
-from cellrun.cli.execute import ask_line, interruptible, provider_of
+from cellrun.cli.execute import ask_line, interruptible, target_of
 from cellrun.cli.show import Shower
-from cellrun.errors import CellrunError
+from cellrun.errors import CellrunError, Unsupported
 from cellrun.events import InputRequest
 from cellrun.limits import Limits
 from cellrun.session import AsyncSession
@@ -35,7 +35,7 @@ async def repl(settings: Settings) -> int:
         raise ValueError("the prompt needs a terminal; to run code that comes through a pipe: cellrun run -")
     show = Shower(settings.images, "cellrun")
     limits = Limits(timeout=settings.timeout)
-    async with provider_of(settings) as provider, AsyncSession(provider, limits=limits) as session:
+    async with target_of(settings) as provider, AsyncSession(provider, limits=limits) as session:
         show.say(f"{session.language or 'kernel'} is ready; Ctrl-C interrupts, Ctrl-D ends")
         prompt: PromptSession[str] = PromptSession(
             history=_history(),
@@ -121,6 +121,8 @@ def _keys(session: AsyncSession) -> KeyBindings:
             return
         try:
             status = await session.is_complete(text, timeout=_COMPLETION_TIMEOUT)
+        except Unsupported:
+            status = is_complete(text)
         except CellrunError:
             status = "unknown"
         if status == "incomplete":
@@ -131,6 +133,17 @@ def _keys(session: AsyncSession) -> KeyBindings:
             buffer.validate_and_handle()
 
     return keys
+
+
+def is_complete(code: str) -> str:
+    """What IPython's kernel would say, for a service, which cannot be asked.
+
+    >>> is_complete("for i in range(3):"), is_complete("1")
+    ('incomplete', 'complete')
+    """
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return str(TransformerManager().check_complete(code)[0])
 
 
 def _history() -> History:

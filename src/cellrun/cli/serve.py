@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -29,23 +30,48 @@ async def run_service(settings: Settings) -> int:
     """Until a signal ends it. Raises ServeError, Unsupported, ValueError."""
     need_service()
     from cellrun import __version__
+    from cellrun.service.interfaces import chosen
     from cellrun.service.logs import log_to_stderr
     from cellrun.service.options import Quotas, ServiceOptions
     from cellrun.service.serve import Address, serve
+    from cellrun.service.tracing import tracing
 
+    try:
+        interfaces = chosen(settings.interfaces)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     options = ServiceOptions(
+        interfaces=interfaces,
         timeout=300.0 if settings.timeout is None else settings.timeout,
         max_timeout=settings.max_timeout,
         idle_timeout=settings.idle_timeout,
         drain_timeout=settings.drain_timeout,
         keep_runs=settings.keep_days * 86_400,
-        quotas=Quotas(sessions=settings.quota_sessions, runs=settings.quota_runs, requests=settings.quota_requests),
+        quotas=Quotas(
+            sessions=settings.quota_sessions,
+            kernels=settings.quota_kernels,
+            runs=settings.quota_runs,
+            watchers=settings.quota_watchers,
+            cpu=settings.quota_cpu,
+            disk=settings.quota_disk,
+            requests=settings.quota_requests,
+        ),
     )
     log_to_stderr(level=settings.log_level)
     provider = kernels_of(settings)
     address = Address(host=settings.host, port=settings.port)
     issuer = issuer_of(settings)
-    await serve(provider, settings.data_folder, address, options, version=__version__, issuer=issuer, on_ready=_say)
+    traces = tracing(os.environ, version=__version__)
+    await serve(
+        provider,
+        settings.data_folder,
+        address,
+        options,
+        version=__version__,
+        issuer=issuer,
+        tracing=traces,
+        on_ready=_say,
+    )
     return 0
 
 
@@ -71,7 +97,13 @@ def kernels_of(settings: Settings) -> Provider:
         kernel=settings.kernel or "python3",
         sandbox="none" if settings.sandbox == "none" else policy,
         max_kernels=settings.max_kernels,
+        preload="auto" if settings.preload == "auto" else modules(settings.preload),
     )
+
+
+def modules(names: str) -> list[str]:
+    """Of a list with commas; `none`: no modules."""
+    return [] if names == "none" else [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _say(url: str) -> None:

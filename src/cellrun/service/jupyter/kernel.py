@@ -1,0 +1,366 @@
+"""One leased kernel and its connections: what is passed on to whom, what runs, and what becomes of it when the kernel dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from cellrun.channels.base import Gone
+from cellrun.errors import CellrunError, ConnectionFailed
+from cellrun.protocol.message import Message
+from cellrun.providers.base import Lease, Provider, in_background
+from cellrun.service.jupyter.connection import Asked, Connection
+from cellrun.service.jupyter.pictures import PRELUDE, wants_pictures
+from cellrun.service.jupyter.replay import Replay, says, weight
+
+_START: Final = 60.0
+_PRELUDE_TIMEOUT: Final = 10.0
+_HELD_BACK: Final = 100  # requests that wait for a kernel that is started anew
+_REQUESTS: Final = 10_000  # of a connection that are not answered yet
+_AWAY: Final = 4  # clients of one kernel that are waited for
+_LEAVING: Final = 5.0  # that a cell has to end whose client has gone
+_PATIENCE: Final = 10.0  # after an interrupt for taking too long
+_log: Final = logging.getLogger("cellrun.service")
+State = Literal["starting", "idle", "busy", "restarting", "dead"]
+
+
+@dataclass(eq=False)
+class ServedKernel:
+    """`forget` is called once, when it is no longer there to be asked for."""
+
+    id: str
+    tenant: str
+    name: str
+    provider: Provider
+    longest: float | None
+    forget: Callable[[ServedKernel], None]
+    last_look: Callable[[ServedKernel], Awaitable[None]]
+    state: State = "starting"
+    used: float = field(default_factory=time.monotonic)
+    active: datetime = field(default_factory=lambda: datetime.now(UTC))
+    connections: list[Connection] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.left = time.monotonic()  # when nobody was connected any more
+        self.expected = (
+            False  # whether one without a session_id has gone, or none has come: nobody else is to be waited for
+        )
+        self._lease: Lease | None = None
+        self._asked: dict[str, Asked] = {}
+        self._away: dict[str, Replay] = {}
+        self._held: list[tuple[Connection, Message]] = []
+        self._ready = asyncio.Event()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._ending: asyncio.Task[None] | None = None
+        self._pictures = False
+        self._deaths = 0
+        self._order = asyncio.Lock()
+        self._leaving: asyncio.Task[None] | None = None
+
+    # -- its life --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Raises CellrunError; then it is forgotten. Cancelled, too."""
+        try:
+            lease = await self.provider.acquire(_START)
+        except BaseException:
+            self.forget(self)
+            raise
+        self._lease = lease
+        if self._ending is not None:
+            in_background(lease.release())
+            raise ConnectionFailed("the kernel was deleted while it started", retryable=False)
+        self._listen()
+
+    def _listen(self) -> None:
+        assert self._lease is not None
+        client = self._lease.client
+        client.on_message = self._on_message
+        client.on_gone = self._on_gone
+        self._pictures = False
+        self.state = "idle"
+        self.used = self.left = time.monotonic()
+        self._ready.set()
+
+    @property
+    def lease(self) -> Lease:
+        """Raises ConnectionFailed while there is none."""
+        if self._lease is None:
+            raise ConnectionFailed("the kernel has not started yet")
+        return self._lease
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return {} if self._lease is None else dict(self._lease.client.info)
+
+    @property
+    def executing(self) -> bool:
+        return any(asked.executes for asked in self._asked.values())
+
+    def cpu_seconds(self) -> float | None:
+        lease = self._lease  # asked in a thread, while it may be given up
+        return None if lease is None else lease.cpu_seconds()
+
+    def disk_bytes(self) -> int | None:
+        lease = self._lease
+        return None if lease is None else lease.disk_bytes()
+
+    async def quiet(self) -> None:
+        await self._quiet.wait()
+
+    async def stop(self, reason: str) -> None:
+        """Those connected are told."""
+        self._tell_of_death(reason)
+        self.end(reason)
+
+    def end(self, reason: str = "the kernel was deleted") -> asyncio.Task[None]:
+        """At once for whoever asks; what is left is done in the background."""
+        if self._ending is None:
+            self.state = "dead"
+            self.forget(self)
+            self._abort("aborted", "KernelEnded", reason)
+            self._say("status", {"execution_state": "dead"})
+            for connection in list(self.connections):
+                connection.close(reason)
+            self._held.clear()
+            self._ending = in_background(self._release())
+        return self._ending
+
+    async def _release(self) -> None:
+        self._ready.set()
+        if self._lease is not None:
+            self._lease.client.on_gone = None
+            self._lease.client.on_message = None
+            self._lease.client.occupied = False
+            try:
+                await self.last_look(self)
+            finally:
+                await self._lease.release()
+
+    async def interrupt(self) -> None:
+        """Raises CellrunError."""
+        await self.lease.interrupt()
+        await self.lease.client.wake()
+
+    async def restart(self) -> None:
+        """A fresh kernel; requests under way are answered as aborted. Raises CellrunError; then it is gone."""
+        self._abort("aborted", "KernelRestarted", "the kernel was restarted")
+        await self._renew()
+
+    async def _renew(self) -> None:
+        async with self._order:
+            if self._ending is not None:
+                return
+            self.state = "restarting"
+            self._ready.clear()
+            lease = self.lease
+            lease.client.on_gone = lease.client.on_message = None
+            self._say("status", {"execution_state": "restarting"})
+            try:
+                await lease.restart(_START)
+            except CellrunError as error:
+                await self.stop(f"the kernel could not be started anew: {error}")
+                raise
+            if self._ending is None:
+                self._listen()
+                self._say("status", {"execution_state": "starting"})
+                self._say("status", {"execution_state": "idle"})
+                held, self._held = self._held, []
+                for connection, message in held:
+                    await self._forward(connection, message)
+
+    def _on_gone(self, reason: str) -> None:
+        """The process has died."""
+        self._deaths += 1
+        self._tell_of_death(reason)
+        if self._deaths > 3:
+            self.end(reason)
+            return
+        self.state = "restarting"
+        self._ready.clear()
+        in_background(self._revive())
+
+    async def _revive(self) -> None:
+        with contextlib.suppress(CellrunError):  # whoever is connected was told
+            await self._renew()
+
+    def _tell_of_death(self, reason: str) -> None:
+        _log.info("kernel %s: %s", self.id, reason, extra={"tenant": self.tenant})
+        self._abort("error", "KernelDied", f"{reason}; its variables are gone")
+
+    def _abort(self, status: str, name: str, reason: str) -> None:
+        """An end for requests that will get no other."""
+        for asked in list(self._asked.values()):
+            content = {"status": status, "ename": name, "evalue": reason, "traceback": [f"{name}: {reason}"]}
+            error = {key: value for key, value in content.items() if key != "status"}
+            if not asked.idle and asked.executes:
+                self._pass_on(says("error", error, asked.header))
+            if not asked.replied:
+                kind = str(asked.header.get("msg_type", "")).replace("_request", "_reply")
+                self._pass_on(says(kind, {**content, "execution_count": 0}, asked.header, asked.channel))
+            if not asked.idle:
+                self._pass_on(says("status", {"execution_state": "idle"}, asked.header))
+        self._asked.clear()
+        self._settle()
+
+    # -- clients ---------------------------------------------------------------------------------
+
+    def connect(self, connection: Connection) -> None:
+        """One with the same `session_id` is closed, and what it was not given is given to this one."""
+        if connection.returns:
+            for other in [one for one in self.connections if one.session == connection.session]:
+                self.disconnect(other)
+                other.close("the client has connected anew")
+            replay = self._away.pop(connection.session, None)
+            for message in [] if replay is None else replay.take():
+                connection.inbox.put(message, weight(message))
+            for asked in self._asked.values():
+                if asked.connection.session == connection.session:
+                    asked.connection = connection
+        self.connections.append(connection)
+        self.used = time.monotonic()
+
+    def disconnect(self, connection: Connection, unsent: tuple[Message, ...] = ()) -> None:
+        """Also where it is not connected any more. `unsent`: what it was about to be given."""
+        if connection not in self.connections:
+            return
+        self.connections.remove(connection)
+        now = self.used = time.monotonic()
+        if not self.connections:
+            self.left = now
+        self.expected = connection.returns
+        if connection.returns and self._ending is None:
+            replay = self._away[connection.session] = Replay()
+            for message in (*unsent, *connection.inbox.rest()):
+                replay.add(message)
+            while len(self._away) > _AWAY:
+                self._away.pop(next(iter(self._away)))
+        connection.inbox.put(Gone("the client has gone"))
+        connection.inbox.empty()  # whoever waits for room need not any more
+        running = [asked for asked in self._asked.values() if asked.connection is connection and asked.executes]
+        if running and connection.plain and not connection.returns:
+            # Nobody will read what it still says, and it cannot be asked for.
+            self._leaving = in_background(self._give_up())
+
+    async def _give_up(self) -> None:
+        with contextlib.suppress(CellrunError, TimeoutError):
+            await self.interrupt()
+            async with asyncio.timeout(_LEAVING):
+                await self._quiet.wait()
+
+    async def request(self, connection: Connection, message: Message) -> None:
+        """From a client to the kernel; it waits for one that is started anew. Raises ConnectionFailed."""
+        self.used, self.active = time.monotonic(), datetime.now(UTC)
+        if self._leaving is not None and not self._leaving.done():
+            # The interrupt is for the cell of whoever has gone; it would end this one's, too.
+            await asyncio.wait({self._leaving})
+        if not self._ready.is_set():
+            if len(self._held) >= _HELD_BACK:
+                raise ConnectionFailed("too many requests wait for the kernel to start")
+            self._held.append((connection, message))
+            return
+        await self._forward(connection, message)
+
+    async def _forward(self, connection: Connection, message: Message) -> None:
+        client = self.lease.client
+        executes = message.channel == "shell" and message.msg_type == "execute_request"
+        if executes and connection.plain and not self._pictures and wants_pictures(message.content.get("code")):
+            self._pictures = True
+            with contextlib.suppress(CellrunError):
+                await client.ask("execute_request", PRELUDE, timeout=_PRELUDE_TIMEOUT)
+        if message.channel in ("shell", "control"):
+            if len(self._asked) >= _REQUESTS:
+                raise ConnectionFailed("too many requests wait for the kernel")
+            self._asked[message.msg_id] = Asked(dict(message.header), message.channel, connection, executes)
+            if executes:
+                self._quiet.clear()
+                client.occupied = True
+                self.state = "busy"
+        await client.channel.send(message)
+
+    # -- the kernel ------------------------------------------------------------------------------
+
+    def _on_message(self, message: Message) -> Awaitable[None] | None:
+        if self._lease is None or message.parent_header.get("session") == self._lease.client.session_id:
+            return None  # an answer to a question of ours
+        asked = self._asked.get(message.parent_id)
+        if asked is not None:
+            self._note(asked, message)
+        return self._pass_on(message, asked)
+
+    def _note(self, asked: Asked, message: Message) -> None:
+        now = self.used = time.monotonic()
+        self.active = datetime.now(UTC)
+        if message.channel in ("shell", "control"):
+            asked.replied = True
+            self._deaths = 0
+        elif message.channel == "iopub" and message.msg_type == "status":
+            if message.content.get("execution_state") == "idle":
+                asked.idle = True
+            elif asked.started is None:
+                asked.started = now
+        if asked.replied and asked.idle:
+            self._asked.pop(message.parent_id, None)
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self.executing:
+            self._quiet.set()
+            if self.state == "busy":
+                self.state = "idle"
+            if self._lease is not None and self._lease.client.occupied:
+                client = self._lease.client
+                client.occupied = False
+                if client.on_quiet is not None:
+                    client.on_quiet()
+
+    def _pass_on(self, message: Message, asked: Asked | None = None) -> Awaitable[None] | None:
+        """IOPub to all, an answer to whoever has asked."""
+        asked = asked or self._asked.get(message.parent_id)
+        full: list[Connection] = []
+        if message.channel == "iopub":
+            full = [connection for connection in self.connections if not connection.offer(message)]
+            for replay in self._away.values():
+                replay.add(message)
+        elif asked is not None:
+            if asked.connection in self.connections:
+                full = [] if asked.connection.offer(message) else [asked.connection]
+            elif asked.connection.session in self._away:
+                self._away[asked.connection.session].add(message)
+        elif message.channel == "stdin" and self.connections:
+            self.connections[-1].offer(message)
+        return _room(full) if full else None
+
+    def _say(self, msg_type: str, content: dict[str, Any]) -> None:
+        """To all that are connected, of no request."""
+        self._pass_on(says(msg_type, content, {}))
+
+    # -- time ------------------------------------------------------------------------------------
+
+    async def look(self, now: float) -> None:
+        """Ends what takes too long."""
+        if self.longest is None:
+            return
+        for asked in list(self._asked.values()):
+            if not asked.executes or asked.started is None or now - asked.started < self.longest:
+                continue
+            if not asked.stopped:
+                asked.stopped = True
+                text = f"\n[cellrun: interrupted, since a cell may take {self.longest:g} s]\n"
+                self._pass_on(says("stream", {"name": "stderr", "text": text}, asked.header), asked)
+                with contextlib.suppress(CellrunError):
+                    await self.interrupt()
+            elif now - asked.started > self.longest + _PATIENCE:
+                await self.lease.kill()
+
+
+async def _room(connections: list[Connection]) -> None:
+    for connection in connections:
+        await connection.inbox.room()

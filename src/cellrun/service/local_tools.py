@@ -1,0 +1,182 @@
+"""The tools' backend for one user: sessions of the library, which end with the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+from cellrun.errors import CellrunError
+from cellrun.events import Finished, Stderr, Stdout
+from cellrun.files import Files
+from cellrun.folding import Folder
+from cellrun.limits import MIB, UNSET, Limits
+from cellrun.providers import Provider
+from cellrun.providers.base import in_background
+from cellrun.remote.service import CellrunService
+from cellrun.service.problems import Problem
+from cellrun.service.toolbox import Promises, last_line_of, promises_of
+from cellrun.session import AsyncSession
+from cellrun.wire import result_to_dict
+
+_RUNS: Final = 8  # that can be come back to, of what has ended
+_SESSIONS: Final = 8
+_KEPT: Final = Limits(text=2 * MIB, displays=16 * MIB)
+_LINES: Final = 4096  # characters that the last line is looked for in
+
+
+class LocalRun:
+    """See ToolRun."""
+
+    def __init__(self, id: str, session_name: str) -> None:
+        self.session_name = session_name
+        self._id = id
+        self._folder = Folder(_KEPT)
+        self._last = 0
+        self._text = ""
+        self._began = time.monotonic()
+        self._stop: Callable[[str], None] | None = None
+        self._interrupt: Callable[[], Any] | None = None
+        self._unwanted: str | None = None
+        self._failure: CellrunError | None = None
+        self._done = asyncio.Event()
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def ended(self) -> bool:
+        return self._done.is_set()
+
+    async def carry_out(self, session: AsyncSession, code: str, timeout: float | None) -> None:
+        """Never raises but for a cancellation."""
+        try:
+            async with session.stream(code, timeout=UNSET if timeout is None else timeout, stdin=()) as stream:
+                self._stop, self._interrupt = stream.cancel, stream.interrupt
+                if self._unwanted is not None:
+                    stream.cancel(self._unwanted)
+                async for event in stream:
+                    self._folder.add(event)
+                    self._last = event.seq
+                    if isinstance(event, (Stdout, Stderr)):
+                        self._text = (self._text + event.text)[-_LINES:]
+        except CellrunError as error:
+            self._failure = error
+        finally:
+            self._done.set()
+
+    async def wait(self, seconds: float | None) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._done.wait()
+        return self.ended
+
+    async def last_line(self) -> str:
+        return last_line_of(self._text)
+
+    async def result(self) -> dict[str, Any]:
+        if self._failure is not None:
+            raise self._failure
+        if self.ended:
+            return result_to_dict(self._folder.result())
+        folder = copy.deepcopy(self._folder)
+        taken = time.monotonic() - self._began
+        folder.add(
+            Finished(
+                seq=self._last + 1, execution_id=self._id, status="interrupted", execution_count=None, duration=taken
+            )
+        )
+        return {**result_to_dict(folder.result()), "status": "running"}
+
+    async def interrupt(self) -> None:
+        if self._interrupt is not None:
+            await self._interrupt()
+
+    def abandon(self, reason: str) -> None:
+        self._unwanted = reason
+        if self._stop is not None:
+            self._stop(reason)
+
+
+class LocalTools:
+    """See ToolBackend. `target`: whose kernels they are; where it is `owned`, it is closed with this object. `timeout`: of a run that names
+    none. `session_id`: on a service, the name there of the session that calls are for which name none."""
+
+    def __init__(
+        self,
+        target: Provider | CellrunService,
+        *,
+        timeout: float | None,
+        owned: bool = True,
+        session_id: str | None = None,
+    ) -> None:
+        self._target = target
+        self._timeout = timeout
+        self._owned = owned
+        self._session_id = session_id
+        self._sessions: dict[str, AsyncSession] = {}
+        self._runs: OrderedDict[str, LocalRun] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def promises(self) -> Promises:
+        return promises_of(self._target, timeout=self._timeout)
+
+    async def start(self, session: str | None, code: str, timeout: float | None) -> LocalRun:
+        name = session or ""
+        kernel = self._session(name)
+        run = LocalRun(uuid.uuid4().hex, name)
+        self._runs[run.id] = run
+        for id in [id for id, old in self._runs.items() if old.ended][:-_RUNS]:
+            del self._runs[id]
+        task = asyncio.create_task(run.carry_out(kernel, code, timeout))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return run
+
+    async def find(self, run: str) -> LocalRun:
+        found = self._runs.get(run)
+        if found is None:
+            raise Problem("not_found", f"there is no run {run[:128]!r}; the last {_RUNS} that have ended are kept")
+        return found
+
+    async def newest(self, session: str) -> LocalRun | None:
+        return next((run for run in reversed(self._runs.values()) if run.session_name == session), None)
+
+    async def restart(self, session: str) -> bool:
+        kernel = self._sessions.get(session)
+        if kernel is None:
+            return False
+        await kernel.restart()
+        return True
+
+    async def files(self, session: str) -> Files:
+        return self._session(session).files
+
+    async def check_write(self, size: int) -> None:
+        pass
+
+    def _session(self, name: str) -> AsyncSession:
+        if name not in self._sessions:
+            if len(self._sessions) >= _SESSIONS:
+                raise Problem("quota_exceeded", f"{_SESSIONS} sessions are the limit: go on with one that there is")
+            limits = Limits(timeout=self._timeout)
+            there = self._session_id if not name or self._session_id is None else f"{self._session_id}:{name}"
+            self._sessions[name] = AsyncSession(self._target, limits=limits, session_id=there, history=False)
+        return self._sessions[name]
+
+    async def aclose(self) -> None:
+        """Ends what runs, all kernels, and what they came from. Never raises; cancelled, it goes on in the background."""
+        await asyncio.shield(in_background(self._close()))
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(session.aclose() for session in self._sessions.values()), return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._owned:
+            await self._target.aclose()

@@ -1,0 +1,1 @@
+"""Programs that are there already, unmodified, against the service."""

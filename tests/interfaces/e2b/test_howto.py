@@ -1,0 +1,45 @@
+"""What docs/howto/e2b.md tells a user to run does what the page says, on the port that the SDK looks for."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from tests.service.running import Service
+
+PAGE: Final = (Path(__file__).parents[3] / "docs" / "howto" / "e2b.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_s_program_runs_unchanged_in_the_sdk_s_debug_mode(tmp_path: Path) -> None:
+    install, start = blocks("sh")
+    assert "cellrun serve --port 49999\n" in install
+    variables = dict(re.findall(r"^([A-Z0-9_]+)=(\S+) python program\.py$", start, re.MULTILINE))
+    program, with_key = blocks("py")
+    service = Service(tmp_path / "service", ("--port", "49999"), {"CELLRUN_INTERFACES": "e2b"})
+    (tmp_path / "service").mkdir()
+    for setting, code in (({}, program), ({"key": ""}, with_key)):
+        if setting:
+            setting["key"] = service.add_key("ada")
+            code = f"key = {setting['key']!r}\n{code}print(sandbox.run_code('6 * 7').text)\n# → 42\n"
+        try:
+            service.start()
+            ended = subprocess.run(
+                [sys.executable, "-W", "error", "-c", code],
+                env={**os.environ, **variables},
+                capture_output=True,
+                text=True,
+                timeout=40,
+                check=False,
+            )
+        finally:
+            service.end()
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.splitlines() == re.findall(r"^# → (.*)$", code, re.MULTILINE)

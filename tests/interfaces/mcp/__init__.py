@@ -1,0 +1,1 @@
+"""The tools over MCP, asked by the `mcp` package's own client."""
