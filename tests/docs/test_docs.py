@@ -7,7 +7,7 @@ How a page is written so that it can be run:
 - ```console blocks: a line `$ command` is run by a shell, the lines after it are what it says. Each block has a
   folder of its own.
 - `…` in expected text stands for anything.
-- The addresses of `SERVERS` below are replaced by those of running servers, and `"…"` after `token=` or `password=`
+- The addresses of `SERVERS` below are replaced by those of running servers, and `"…"` after `token=`, `password=` or `key=`
   in the same block by what that server wants; the files `token` and `ca.pem` hold the same.
 - ```py and ```sh blocks are not run.
 """
@@ -30,7 +30,7 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +44,7 @@ from cellrun.errors import CellrunError
 from cellrun.events import BaseEvent
 from cellrun.result import Output
 from cellrun.settings import Settings
+from tests.service.running import Service
 from tests.support.servers import Server
 
 ROOT: Final = Path(__file__).parents[2]
@@ -57,12 +58,24 @@ SERVERS: Final = {
     "http://open.example/": "open_server",
     "https://secure.example/": "tls_server",
     "http://gateway.example/": "gateway",
+    "cellrun://run.example": "keyed_service",
 }
 KINDS: Final = {"KiB": 1024, "MiB": 1024 * 1024}
 
 
-def named(paths: list[Path]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("page", paths, ids=[str(path.relative_to(ROOT)) for path in paths])
+@pytest.fixture(scope="module")
+def keyed_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    service = Service(tmp_path_factory.mktemp("service"))
+    key = service.add_key("docs")
+    service.start()
+    yield Server(service.url.replace("http://", "cellrun://"), token=key)
+    service.end()
+
+
+def named(paths: list[Path], *, long: Collection[str] = ()) -> pytest.MarkDecorator:
+    """`long`: names of pages whose blocks take so long that `make soak` runs them."""
+    marked = [pytest.param(path, marks=pytest.mark.wide) if path.stem in long else path for path in paths]
+    return pytest.mark.parametrize("page", marked, ids=[str(path.relative_to(ROOT)) for path in paths])
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
@@ -116,6 +129,7 @@ class Substitution:
             code = code.replace(address, server.url)
             code = code.replace('token="…"', f"token={server.token!r}")
             code = code.replace('password="…"', f"password={server.password!r}")
+            code = code.replace('key="…"', f"key={server.token!r}")
             (self._folder / "token").write_text(server.token, "utf-8")
             if server.ca_file is not None:
                 shutil.copy(server.ca_file, self._folder / "ca.pem")
@@ -137,7 +151,10 @@ def substitution(request: pytest.FixtureRequest, here: Path) -> Substitution:
     return Substitution(request, here)
 
 
-@named([page for page in PAGES if blocks(page, "python")])
+@named(
+    [page for page in PAGES if blocks(page, "python")],
+    long={"containment", "jupyter-server", "local-kernels", "timeouts-and-interrupts"},
+)
 async def test_the_python_blocks_of_a_page_run_and_print_what_they_say(page: Path, substitution: Substitution) -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for line, block in blocks(page, "python"):
@@ -152,7 +169,7 @@ async def test_the_python_blocks_of_a_page_run_and_print_what_they_say(page: Pat
             assert matches(said, "\n".join(expected)), f"{page.name}:{line} printed:\n{said}"
 
 
-@named([page for page in PAGES if blocks(page, "console")])
+@named([page for page in PAGES if blocks(page, "console")], long={"command", "containment", "jupyter-programs"})
 def test_the_console_blocks_of_a_page_say_what_the_page_says(
     page: Path, substitution: Substitution, here: Path
 ) -> None:
@@ -188,7 +205,12 @@ def test_every_command_that_is_shown_is_in_a_console_block() -> None:
 
 
 def modules() -> list[types.ModuleType]:
-    names = [info.name for info in pkgutil.walk_packages(cellrun.__path__, "cellrun.")]
+    # The adapters bring frameworks that take seconds to import; their page has the examples.
+    names = [
+        info.name
+        for info in pkgutil.walk_packages(cellrun.__path__, "cellrun.")
+        if not info.name.startswith("cellrun.adapters.")
+    ]
     return [cellrun, *(importlib.import_module(name) for name in names if not name.endswith(".__main__"))]
 
 
@@ -357,7 +379,9 @@ def test_every_method_of_a_session_and_every_parameter_of_a_run_is_documented() 
     assert all(re.search(rf"\b{name}=", section(page, "run")) for name in parameters(cellrun.run)[1:])
 
 
-@pytest.mark.parametrize("provider", [cellrun.LocalKernels, cellrun.JupyterServer], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "provider", [cellrun.LocalKernels, cellrun.JupyterServer, cellrun.CellrunService], ids=lambda cls: cls.__name__
+)
 def test_every_parameter_of_a_provider_is_documented(provider: type[Any]) -> None:
     text = (DOCS / "reference" / "library.md").read_text("utf-8").partition(f"### {provider.__name__}\n")[2]
     text = text.partition("\n##")[0]
@@ -403,8 +427,3 @@ def test_every_page_can_be_reached_from_the_index() -> None:
     for page in DOCS.rglob("*.md"):
         if page.name != "index.md":
             assert f"({page.relative_to(DOCS)})" in index
-
-
-def test_nothing_that_does_not_exist_yet_is_documented() -> None:
-    for page in ALL_PAGES:
-        assert not re.search(r"cellrun mcp\b", page.read_text("utf-8")), page

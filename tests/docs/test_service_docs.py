@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cellrun.service.jupyter.kernels import JupyterMetrics
 from cellrun.service.metrics import Metrics
 from cellrun.service.problems import KINDS
 from cellrun.settings import Settings
@@ -26,10 +27,10 @@ HOWTO: Final = (DOCS / "howto" / "service.md").read_text("utf-8")
 def test_every_address_is_listed_and_no_other() -> None:
     from fastapi import FastAPI
 
-    from cellrun.service import routes_files, routes_operation, routes_runs, routes_sessions
+    from cellrun.service import routes_blobs, routes_files, routes_operation, routes_runs, routes_sessions
 
     app = FastAPI()
-    for routes in (routes_runs, routes_sessions, routes_files, routes_operation):
+    for routes in (routes_runs, routes_blobs, routes_sessions, routes_files, routes_operation):
         app.include_router(routes.router)
     there = {f"{method.upper()} {path}" for path, operations in app.openapi()["paths"].items() for method in operations}
     assert set(re.findall(r"`((?:GET|PUT|POST|DELETE) /[^`]*)`", REFERENCE)) == there
@@ -42,6 +43,7 @@ def test_every_problem_is_listed_with_its_status() -> None:
 
 def test_every_metric_is_listed() -> None:
     metrics = Metrics()
+    JupyterMetrics(metrics.registry).ended.labels("idle").inc()
     metrics.ended("kernel_died", "out of memory", 1.0)
     metrics.answered("GET", "/v1/sessions", 200, 0.001)
     names = set()
@@ -90,6 +92,7 @@ async def test_the_commands_of_the_how_to_do_what_it_says(tmp_path: Path) -> Non
             for command in block.replace("\\\n", " ").splitlines():
                 if command.startswith("curl"):
                     text = command.replace("localhost:8080", address).replace("RUN", run).replace("-o plot.png", "")
+                    text = text.replace("SHA256", "0" * 64)
                     process = await asyncio.create_subprocess_exec(
                         "sh", "-c", text, stdout=asyncio.subprocess.PIPE, cwd=tmp_path
                     )
@@ -102,8 +105,10 @@ async def test_the_commands_of_the_how_to_do_what_it_says(tmp_path: Path) -> Non
         assert said[3].count("event: stdout") >= 1
         assert "event: finished" in said[3]
         assert said[4] == ""  # of the run before: there are fewer events than that: nothing is left to be seen
-        assert "data.csv" in said[6]
-        assert "not_found" in said[7]  # nothing has drawn a plot here
+        assert '"status":"ok"' in said[5]
+        assert "not_found" in said[6]  # nothing large was shown here
+        assert "data.csv" in said[8]
+        assert "not_found" in said[9]  # nothing has drawn a plot here
     finally:
         service.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(service.wait(), 40) == 0
