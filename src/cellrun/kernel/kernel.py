@@ -113,8 +113,10 @@ class LeanKernel(IPythonKernel):
         asyncio.set_event_loop(loop)
         self.io_loop = IOLoopFacade(loop)
         self.shell.exit_now = False
-        self.iopub_socket.read_subscriptions()  # of those who were waiting: they are welcomed first
+        self.session.hold(self.iopub_socket)
         self._publish_status("starting", "shell")
+        self.iopub_socket.read_subscriptions()  # of those who wait already: they are welcomed first, at the last moment
+        self.session.release(self.iopub_socket)
         loop.add_reader(self.shell_socket.fileno(), self._on_shell)
         consumer = loop.create_task(self._consume())
         self.control_thread.start()
