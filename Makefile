@@ -71,13 +71,14 @@ docs: $(STAMP)
 bench: $(STAMP)
 	$(PYTHON) -m bench
 
-# A cell of five minutes, which is waiting, goes beside the first part.
+# A cell of five minutes, which is waiting, goes beside the first part. What measures time, or takes all processors, has no other tests beside it.
 LONG := tests/interfaces/mcp/test_long.py
+ALONE := tests/abuse/test_fairness.py tests/abuse/test_exhaust_processes.py
 
 soak: $(STAMP)
 	$(PYTHON) -m pytest $(LONG) -m soak -q & long=$$!; \
-	$(PYTHON) -m pytest tests/soak -m soak -q -s; failed=$$?; wait $$long && exit $$failed
-	$(PYTHON) -m pytest tests --ignore tests/soak --ignore tests/adapters --ignore $(LONG) -m "soak or wide" -q -n 3 --dist loadscope
+	$(PYTHON) -m pytest tests/soak $(ALONE) -m soak -q -s; failed=$$?; wait $$long && exit $$failed
+	$(PYTHON) -m pytest tests --ignore tests/soak --ignore tests/adapters --ignore $(LONG) $(addprefix --ignore ,$(ALONE)) -m "soak or wide" -q -n 3 --dist loadscope
 
 # Versions and hashes, no registry addresses. Needs uv, which nothing else here does.
 lock:

@@ -72,11 +72,12 @@ def test_150_megabytes_in_one_print(host: Host, form: str) -> None:
         assert most < 150 * MB + MOST
 
 
+@pytest.mark.timeout(150)
 def test_100_000_displays(host: Host, form: str) -> None:
     with opened(host, {"form": form}, limits=KEPT) as session:
         before = memory(session.facts["host"])
         result = session.run(
-            "from IPython.display import display\nfor number in range(100_000):\n    display(number)", timeout=50
+            "from IPython.display import display\nfor number in range(100_000):\n    display(number)", timeout=140
         )
         assert result["status"] == "ok", result["reason"]
         assert result["truncated"]

@@ -47,7 +47,7 @@ class Child:
 
 
 class ForkParent:
-    """Starts the process; `on_end` is called once, when it has ended."""
+    """Starts the process; `on_end` is called once, when it has ended and so have its kernels."""
 
     def __init__(
         self,
@@ -296,14 +296,15 @@ class ForkParent:
             self._let_go()
 
     def _let_go(self) -> None:
-        self._reap()
         self._log.close()
-        self._on_end(self)
+        self._reap()
 
     def _reap(self) -> None:
-        """Its socket is closed a moment before it has ended."""
+        """Its socket is closed a moment before it has ended; where processors are busy that is a long moment."""
         if self._process.poll() is None:
             self._loop.call_later(0.005, self._reap)
+        else:
+            self._on_end(self)
 
     def _said(self) -> str:
         self._log.seek(0, os.SEEK_END)
@@ -327,6 +328,8 @@ class ForkParent:
             await asyncio.wait({child.exited}, timeout=_END)
         deadline = self._loop.time() + _END
         while self._process.poll() is None and self._loop.time() < deadline:
+            if self._loop.time() > deadline - _END / 2:
+                self._process.kill()
             await asyncio.sleep(0.002)
 
 
