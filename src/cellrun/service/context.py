@@ -36,7 +36,7 @@ class Context:
     async def caller_of(self, token: str) -> Caller:
         """Who has this key or token (empty: none was sent). Raises Problem as `identify`."""
         caller = await self._caller(token)
-        self.rates.count(caller.tenant)
+        await self.rates.count(caller.tenant)
         return caller
 
     async def _caller(self, token: str) -> Caller:

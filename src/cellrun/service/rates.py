@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
+from limits.aio.storage import MemoryStorage  # the other one starts a thread for each request
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from cellrun.service.problems import Problem
 
@@ -18,11 +18,11 @@ class Rates:
         self._item = None if most is None else RateLimitItemPerMinute(most)
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
-    def count(self, tenant: str) -> None:
+    async def count(self, tenant: str) -> None:
         """One request of this tenant. Raises Problem where it is one too many."""
-        if self._item is None or self._limiter.hit(self._item, tenant):
+        if self._item is None or await self._limiter.hit(self._item, tenant):
             return
-        wait = self._limiter.get_window_stats(self._item, tenant).reset_time - time.time()
+        wait = (await self._limiter.get_window_stats(self._item, tenant)).reset_time - time.time()
         raise Problem(
             "quota_exceeded", f"{self._item.amount} requests in a minute are the limit", retry_after=max(1.0, wait)
         )

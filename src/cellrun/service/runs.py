@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from cellrun.errors import CellrunError
 from cellrun.event_log import End, Entry, EventLog, LogStore, end_of, entry_of
-from cellrun.events import Display, DisplayUpdate, Event, ExecuteResult, Finished, InputRequest
+from cellrun.events import Display, DisplayUpdate, Event, ExecuteResult, Finished, InputRequest, Started
 from cellrun.folding import Folder, fold
 from cellrun.limits import KIB, MIB, UNSET, Limits, Unset
 from cellrun.mime import size_of
@@ -25,6 +25,7 @@ OnDisconnect = Literal["interrupt", "detach"]
 RESULT: Final = Limits(text=4 * MIB, displays=64 * MIB)
 """What the Result of a run keeps, in memory and on disk."""
 _SOON: Final = 0.001
+_BEGUN: Final = 0.004
 _MANY: Final = 32
 _LARGE: Final = 256 * KIB
 _log: Final = logging.getLogger("cellrun.service")
@@ -191,9 +192,10 @@ class LiveRun:
 
 
 async def _and_soon(stream: AsyncStream, events: list[Event]) -> None:
-    """Adds what comes within a millisecond: of a short cell that is all there is, and each commit and each piece that is sent take a part of one."""
+    """Adds what comes within a millisecond, or four where nothing is there to be seen yet: of a short cell that is all there is, and each
+    commit and each piece that is sent take a part of one."""
     with contextlib.suppress(TimeoutError, CellrunError):  # whoever reads on gets the error again
-        async with asyncio.timeout(_SOON):
+        async with asyncio.timeout(_BEGUN if isinstance(events[-1], Started) else _SOON):
             while len(events) < _MANY and not isinstance(events[-1], (Finished, InputRequest)):
                 events += await stream.next_batch()
 
