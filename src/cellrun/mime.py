@@ -21,6 +21,9 @@ _OPAQUE_REPR: Final = re.compile(
 )
 
 
+_UNENDED: Final = 1_000  # characters of HTML
+
+
 @dataclass(frozen=True)
 class Image:
     """One picture: its MIME type and its bytes (SVG is encoded as UTF-8)."""
@@ -121,7 +124,11 @@ def text_of_html(html: str) -> str:
     parser = _TextOfHTML()
     with contextlib.suppress(AssertionError):  # html.parser raises it for marked sections it does not know
         parser.feed(html)
-        parser.close()
+        # `close` reads what was never ended again from each of its beginnings (CVE-2025-6069).
+        if len(parser.rawdata) <= _UNENDED:
+            parser.close()
+        else:
+            parser.handle_data(parser.rawdata)
     lines = (line.strip(" ").removeprefix("\t").rstrip() for line in "".join(parser.parts).split("\n"))
     return "\n".join(line for line in lines if line).replace("\xa0", " ")
 

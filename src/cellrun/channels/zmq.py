@@ -19,14 +19,13 @@ from jupyter_client.session import Session
 from cellrun.channels.base import Channel, Gone, Incoming
 from cellrun.channels.inbox import Inbox
 from cellrun.errors import ConnectionFailed
-from cellrun.protocol.message import Message, parse
+from cellrun.protocol.message import MOST_PARTS, Message, parse
 
 _SOCKETS = {"iopub": zmq.SUB, "shell": zmq.DEALER, "stdin": zmq.DEALER, "control": zmq.DEALER}
 _DELIMITER = b"<IDS|MSG>"
 _READABLE = int(zmq.POLLIN)  # as a flag of Python's enum it would be slow to test
 _NEVER = 2**31 - 1  # milliseconds
-_MOST_PARTS = 10_000  # each buffer of a widget is one
-_NO_MESSAGE = f"the kernel sent a message of more than {_MOST_PARTS} parts, which is none of the protocol's"
+_NO_MESSAGE = f"the kernel sent a message of more than {MOST_PARTS} parts, which is none of the protocol's"
 _LARGEST = 256 * 1024 * 1024
 _PATIENCE = 5.0  # a busy machine may take long to tell of an exit
 _CUT_OFF = "the kernel closed its connection, or sent a message of more than 256 MiB"
@@ -208,7 +207,7 @@ def _parts(socket: zmq.Socket[bytes]) -> list[bytes]:
     """One message. Raises zmq.Again where there is none, ValueError for one with more parts than any kernel makes."""
     parts = [socket.recv(zmq.NOBLOCK)]
     while socket.getsockopt(zmq.RCVMORE):
-        if len(parts) > _MOST_PARTS:
+        if len(parts) > MOST_PARTS:
             raise ValueError
         parts.append(socket.recv(zmq.NOBLOCK))
     return parts

@@ -136,7 +136,7 @@ class ForkedKernel:
     async def interrupt(self) -> None:
         """SIGINT to the process group."""
         if self.pid > 0:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGINT)
 
     async def exited(self, timeout: float) -> bool:

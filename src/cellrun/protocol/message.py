@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+MOST_PARTS: Final = 10_000
+"""Of a message, buffers included: more are no message but an attack."""
 _DEEPEST: Final = 400  # Python's stack holds a thousand; a kernel's JSON has a dozen
 ChannelName = Literal["shell", "iopub", "stdin", "control"]
 CHANNELS: Final = ("shell", "iopub", "stdin", "control")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cellrun.errors import ProtocolError
-from cellrun.protocol.message import CHANNELS, Message, parse
+from cellrun.protocol.message import CHANNELS, MOST_PARTS, Message, parse
 
 
 def encode(message: Message) -> str | bytes:
@@ -47,7 +47,7 @@ def decode(frame: bytes | str, *, channel: str | None = None) -> Message:
     if len(view) < 8:
         raise ProtocolError(f"a binary frame of {len(view)} bytes is too short")
     (count,) = struct.unpack_from(">I", view)
-    if not 1 <= count <= len(view) // 4 - 1:
+    if not 1 <= count <= min(len(view) // 4 - 1, MOST_PARTS):
         raise ProtocolError(f"a binary frame of {len(view)} bytes claims {count} parts")
     offsets = [*struct.unpack_from(f">{count}I", view, 4), len(view)]
     if offsets[0] != 4 * (count + 1) or offsets != sorted(offsets):

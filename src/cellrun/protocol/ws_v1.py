@@ -14,7 +14,7 @@ import struct
 from typing import Any, Final
 
 from cellrun.errors import ProtocolError
-from cellrun.protocol.message import CHANNELS, Message, parse
+from cellrun.protocol.message import CHANNELS, MOST_PARTS, Message, parse
 
 SUBPROTOCOL: Final = "v1.kernel.websocket.jupyter.org"
 
@@ -41,7 +41,7 @@ def decode(frame: bytes | str) -> Message:
     if len(view) < 8:
         raise ProtocolError(f"a frame of {len(view)} bytes is too short for the v1 subprotocol")
     (count,) = struct.unpack_from("<Q", view)
-    if not 6 <= count <= (len(view) - 8) // 8:
+    if not 6 <= count <= min((len(view) - 8) // 8, MOST_PARTS):
         raise ProtocolError(f"a v1 frame of {len(view)} bytes claims {count} offsets")
     offsets = struct.unpack_from(f"<{count}Q", view, 8)
     if offsets[0] != 8 * (count + 1) or offsets[-1] > len(view) or list(offsets) != sorted(offsets):

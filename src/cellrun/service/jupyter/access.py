@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import secrets
 import time
 from typing import Any, Final
@@ -24,6 +25,7 @@ LOGIN: Final = "cellrun-login"
 _SCHEMES: Final = ("token", "bearer")
 _LOGINS: Final = 10_000
 _LASTS: Final = 8 * 3_600.0
+_log: Final = logging.getLogger("cellrun.service")
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
 
@@ -94,6 +96,9 @@ async def caller_of(connection: HTTPConnection) -> Caller:
                 "unauthenticated", "send `Authorization: token KEY` with a key of this service, or log in"
             )
         raise Refused(problem) from None
+    except OSError as error:
+        _log.error("keys cannot be read: %s", error)
+        raise Refused(Problem("storage", "the service cannot read its data; its log says why", retry_after=5)) from None
     connection.scope.setdefault("state", {})["tenant"] = caller.tenant
     return caller
 

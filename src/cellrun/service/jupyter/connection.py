@@ -1,24 +1,25 @@
-"""A client's connection to a kernel, and what it has asked."""
+"""A client's connection to a kernel."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
 from typing import Any
 
 from cellrun.channels.base import Gone
 from cellrun.channels.inbox import Inbox
 from cellrun.protocol.message import Message
-from cellrun.service.jupyter.replay import weight
+from cellrun.service.jupyter.replay import says, weight
 
 
 class Connection:
     """A client's WebSocket. `session`: its `session_id`, by which it is known when it comes back; "" if it said none. `plain`: whether
-    it does without the v1 subprotocol."""
+    it does without the v1 subprotocol. `unsent`: what was taken out of its inbox and not sent yet."""
 
     def __init__(self, session: str, *, plain: bool) -> None:
         self.session = session
         self.plain = plain
         self.inbox = Inbox()
+        self.unsent: deque[Message] = deque()
 
     @property
     def returns(self) -> bool:
@@ -33,16 +34,9 @@ class Connection:
     def close(self, reason: str) -> None:
         self.inbox.put(Gone(reason))
 
-
-@dataclass
-class Asked:
-    """A request that was not answered yet; and whose it is."""
-
-    header: dict[str, Any]
-    channel: str
-    connection: Connection
-    executes: bool
-    started: float | None = None
-    replied: bool = False
-    idle: bool = False
-    stopped: bool = False
+    def refuse(self, message: Message, reason: str) -> None:
+        """The end of a request that does not reach the kernel."""
+        kind = message.msg_type.replace("_request", "_reply")
+        content: dict[str, Any] = {"status": "error", "ename": "ConnectionFailed", "evalue": reason, "traceback": []}
+        self.offer(says(kind, content, message.header, message.channel))
+        self.offer(says("status", {"execution_state": "idle"}, message.header))

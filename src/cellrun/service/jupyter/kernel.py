@@ -12,17 +12,18 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from cellrun.channels.base import Gone
-from cellrun.errors import CellrunError, ConnectionFailed
+from cellrun.errors import CellrunError, ConnectionFailed, KernelStartError
 from cellrun.protocol.message import Message
 from cellrun.providers.base import Lease, Provider, in_background
-from cellrun.service.jupyter.connection import Asked, Connection
+from cellrun.service.jupyter.connection import Connection
 from cellrun.service.jupyter.pictures import PRELUDE, wants_pictures
 from cellrun.service.jupyter.replay import Replay, says, weight
+from cellrun.service.jupyter.requests import MOST_BYTES, Asked, Requests
 
 _START: Final = 60.0
 _PRELUDE_TIMEOUT: Final = 10.0
 _HELD_BACK: Final = 100  # requests that wait for a kernel that is started anew
-_REQUESTS: Final = 10_000  # of a connection that are not answered yet
+_DEATHS: Final = 3  # without an answer in between
 _AWAY: Final = 4  # clients of one kernel that are waited for
 _LEAVING: Final = 5.0  # that a cell has to end whose client has gone
 _PATIENCE: Final = 10.0  # after an interrupt for taking too long
@@ -52,9 +53,10 @@ class ServedKernel:
             False  # whether one without a session_id has gone, or none has come: nobody else is to be waited for
         )
         self._lease: Lease | None = None
-        self._asked: dict[str, Asked] = {}
+        self._asked = Requests()
         self._away: dict[str, Replay] = {}
         self._held: list[tuple[Connection, Message]] = []
+        self._questions = 0
         self._ready = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -62,32 +64,46 @@ class ServedKernel:
         self._pictures = False
         self._deaths = 0
         self._order = asyncio.Lock()
-        self._leaving: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._generation = 0  # of its process
 
     # -- its life --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Raises CellrunError; then it is forgotten. Cancelled, too."""
+        """Raises CellrunError; then it is gone. Cancelled, too."""
         try:
             lease = await self.provider.acquire(_START)
         except BaseException:
-            self.forget(self)
+            self.end("the kernel could not be started")
             raise
         self._lease = lease
         if self._ending is not None:
             in_background(lease.release())
             raise ConnectionFailed("the kernel was deleted while it started", retryable=False)
-        self._listen()
+        await self._listen()
 
-    def _listen(self) -> None:
+    async def _listen(self) -> None:
+        """To a kernel that has just been started; it is given what was asked meanwhile."""
         assert self._lease is not None
         client = self._lease.client
         client.on_message = self._on_message
         client.on_gone = self._on_gone
         self._pictures = False
         self.state = "idle"
-        self.used = self.left = time.monotonic()
-        self._ready.set()
+        self.used = time.monotonic()
+        if not self.connections:
+            self.left = self.used
+        self._questions = 0
+        generation = self._generation
+        # Nobody overtakes those who wait.
+        while self._held and generation == self._generation:
+            connection, message = self._held.pop(0)
+            try:
+                await self._forward(connection, message)
+            except ConnectionFailed as error:
+                connection.refuse(message, str(error))
+        if generation == self._generation:
+            self._ready.set()
 
     @property
     def lease(self) -> Lease:
@@ -102,7 +118,7 @@ class ServedKernel:
 
     @property
     def executing(self) -> bool:
-        return any(asked.executes for asked in self._asked.values())
+        return self._asked.executing
 
     def cpu_seconds(self) -> float | None:
         lease = self._lease  # asked in a thread, while it may be given up
@@ -151,45 +167,53 @@ class ServedKernel:
 
     async def restart(self) -> None:
         """A fresh kernel; requests under way are answered as aborted. Raises CellrunError; then it is gone."""
-        self._abort("aborted", "KernelRestarted", "the kernel was restarted")
-        await self._renew()
+        async with self._order:
+            await self._renew()
 
     async def _renew(self) -> None:
-        async with self._order:
+        if self._ending is not None:
+            raise ConnectionFailed("the kernel was deleted", retryable=False)
+        self._abort("aborted", "KernelRestarted", "the kernel was restarted")
+        self.state = "restarting"
+        self._not_ready()
+        lease = self.lease
+        lease.client.on_gone = lease.client.on_message = None
+        self._say("status", {"execution_state": "restarting"})
+        try:
+            await lease.restart(_START)
+        except BaseException as error:
             if self._ending is not None:
-                return
-            self.state = "restarting"
-            self._ready.clear()
-            lease = self.lease
-            lease.client.on_gone = lease.client.on_message = None
-            self._say("status", {"execution_state": "restarting"})
-            try:
-                await lease.restart(_START)
-            except CellrunError as error:
-                await self.stop(f"the kernel could not be started anew: {error}")
+                raise ConnectionFailed("the kernel was deleted while it was started anew", retryable=False) from None
+            await self.stop(f"the kernel could not be started anew: {error}")
+            if isinstance(error, CellrunError) or not isinstance(error, Exception):
                 raise
-            if self._ending is None:
-                self._listen()
-                self._say("status", {"execution_state": "starting"})
-                self._say("status", {"execution_state": "idle"})
-                held, self._held = self._held, []
-                for connection, message in held:
-                    await self._forward(connection, message)
+            raise KernelStartError(f"the kernel could not be started anew: {error}") from error
+        if self._ending is None:
+            self._say("status", {"execution_state": "starting"})
+            self._say("status", {"execution_state": "idle"})
+            await self._listen()
 
     def _on_gone(self, reason: str) -> None:
         """The process has died."""
         self._deaths += 1
         self._tell_of_death(reason)
-        if self._deaths > 3:
+        if self._deaths >= _DEATHS:
             self.end(reason)
             return
         self.state = "restarting"
-        self._ready.clear()
+        self._not_ready()
         in_background(self._revive())
 
+    def _not_ready(self) -> None:
+        self._ready.clear()
+        self._generation += 1
+
     async def _revive(self) -> None:
-        with contextlib.suppress(CellrunError):  # whoever is connected was told
-            await self._renew()
+        async with self._order:
+            if self._ready.is_set():  # somebody has restarted it meanwhile
+                return
+            with contextlib.suppress(CellrunError):  # whoever is connected was told
+                await self._renew()
 
     def _tell_of_death(self, reason: str) -> None:
         _log.info("kernel %s: %s", self.id, reason, extra={"tenant": self.tenant})
@@ -197,23 +221,18 @@ class ServedKernel:
 
     def _abort(self, status: str, name: str, reason: str) -> None:
         """An end for requests that will get no other."""
-        for asked in list(self._asked.values()):
-            content = {"status": status, "ename": name, "evalue": reason, "traceback": [f"{name}: {reason}"]}
-            error = {key: value for key, value in content.items() if key != "status"}
-            if not asked.idle and asked.executes:
-                self._pass_on(says("error", error, asked.header))
-            if not asked.replied:
-                kind = str(asked.header.get("msg_type", "")).replace("_request", "_reply")
-                self._pass_on(says(kind, {**content, "execution_count": 0}, asked.header, asked.channel))
-            if not asked.idle:
-                self._pass_on(says("status", {"execution_state": "idle"}, asked.header))
-        self._asked.clear()
+        for asked, message in self._asked.ends(status, name, reason):
+            self._pass_on(message, asked)
         self._settle()
 
     # -- clients ---------------------------------------------------------------------------------
 
     def connect(self, connection: Connection) -> None:
-        """One with the same `session_id` is closed, and what it was not given is given to this one."""
+        """One with the same `session_id` is closed, and what it was not given is given to this one. Where the kernel has ended meanwhile
+        it is closed at once."""
+        if self._ending is not None:
+            connection.close("the kernel has ended")
+            return
         if connection.returns:
             for other in [one for one in self.connections if one.session == connection.session]:
                 self.disconnect(other)
@@ -221,69 +240,104 @@ class ServedKernel:
             replay = self._away.pop(connection.session, None)
             for message in [] if replay is None else replay.take():
                 connection.inbox.put(message, weight(message))
-            for asked in self._asked.values():
+            for asked in self._asked:
                 if asked.connection.session == connection.session:
                     asked.connection = connection
+            self._held = [
+                (connection if one.session == connection.session else one, message) for one, message in self._held
+            ]
         self.connections.append(connection)
         self.used = time.monotonic()
 
-    def disconnect(self, connection: Connection, unsent: tuple[Message, ...] = ()) -> None:
-        """Also where it is not connected any more. `unsent`: what it was about to be given."""
+    def disconnect(self, connection: Connection) -> None:
+        """Also where it is not connected any more."""
         if connection not in self.connections:
             return
         self.connections.remove(connection)
         now = self.used = time.monotonic()
         if not self.connections:
             self.left = now
-        self.expected = connection.returns
         if connection.returns and self._ending is None:
             replay = self._away[connection.session] = Replay()
-            for message in (*unsent, *connection.inbox.rest()):
+            for message in (*connection.unsent, *connection.inbox.rest()):
                 replay.add(message)
             while len(self._away) > _AWAY:
                 self._away.pop(next(iter(self._away)))
+        self.expected = bool(self._away)
         connection.inbox.put(Gone("the client has gone"))
         connection.inbox.empty()  # whoever waits for room need not any more
-        running = [asked for asked in self._asked.values() if asked.connection is connection and asked.executes]
-        if running and connection.plain and not connection.returns:
-            # Nobody will read what it still says, and it cannot be asked for.
-            self._leaving = in_background(self._give_up())
+        if connection.returns:
+            return
+        # Nobody will read what it asked for, and it cannot be asked for again.
+        self._held = [(one, message) for one, message in self._held if one is not connection]
+        for asked in self._asked if connection.plain else ():
+            asked.unwanted = asked.unwanted or (asked.connection is connection and asked.executes)
+        running = self._asked.running
+        if running is not None and running.unwanted:
+            self._give_up(running)
 
-    async def _give_up(self) -> None:
-        with contextlib.suppress(CellrunError, TimeoutError):
-            await self.interrupt()
-            async with asyncio.timeout(_LEAVING):
-                await self._quiet.wait()
+    def _give_up(self, asked: Asked) -> None:
+        """It runs, and nobody wants it."""
+
+        async def stop() -> None:
+            with contextlib.suppress(CellrunError, TimeoutError):
+                await self.interrupt()
+                async with asyncio.timeout(_LEAVING):
+                    await asked.over.wait()
+
+        if not asked.stopped:
+            asked.stopped = True
+            task = in_background(stop())
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     async def request(self, connection: Connection, message: Message) -> None:
         """From a client to the kernel; it waits for one that is started anew. Raises ConnectionFailed."""
         self.used, self.active = time.monotonic(), datetime.now(UTC)
-        if self._leaving is not None and not self._leaving.done():
+        if self._leaving:
             # The interrupt is for the cell of whoever has gone; it would end this one's, too.
-            await asyncio.wait({self._leaving})
+            await asyncio.wait(set(self._leaving))
         if not self._ready.is_set():
-            if len(self._held) >= _HELD_BACK:
+            waiting = sum(weight(held) for _, held in self._held)
+            if len(self._held) >= _HELD_BACK or (self._held and waiting + weight(message) > MOST_BYTES):
                 raise ConnectionFailed("too many requests wait for the kernel to start")
             self._held.append((connection, message))
             return
         await self._forward(connection, message)
 
     async def _forward(self, connection: Connection, message: Message) -> None:
-        client = self.lease.client
-        executes = message.channel == "shell" and message.msg_type == "execute_request"
-        if executes and connection.plain and not self._pictures and wants_pictures(message.content.get("code")):
+        client, generation = self.lease.client, self._generation
+        if (
+            message.msg_type == "execute_request"
+            and connection.plain
+            and not self._pictures
+            and wants_pictures(message.content.get("code"))
+        ):
             self._pictures = True
             with contextlib.suppress(CellrunError):
                 await client.ask("execute_request", PRELUDE, timeout=_PRELUDE_TIMEOUT)
-        if message.channel in ("shell", "control"):
-            if len(self._asked) >= _REQUESTS:
-                raise ConnectionFailed("too many requests wait for the kernel")
-            self._asked[message.msg_id] = Asked(dict(message.header), message.channel, connection, executes)
-            if executes:
-                self._quiet.clear()
-                client.occupied = True
-                self.state = "busy"
-        await client.channel.send(message)
+            if generation != self._generation:
+                self._held.append((connection, message))
+                return
+            if not connection.returns and connection not in self.connections:
+                return
+        if message.channel == "stdin":
+            if self._questions:  # else nobody has asked, and the kernel would keep it
+                self._questions -= 1
+                await client.channel.send(message)
+            return
+        asked = self._asked.add(message, connection)
+        if asked.executes:
+            self._quiet.clear()
+            client.occupied = True
+            self.state = "busy"
+        try:
+            await client.channel.send(message)
+        except BaseException as error:
+            answered = self._asked.drop(message.msg_id) is None  # with the kernel's end
+            self._settle()
+            if not answered or not isinstance(error, ConnectionFailed):
+                raise
 
     # -- the kernel ------------------------------------------------------------------------------
 
@@ -292,23 +346,21 @@ class ServedKernel:
             return None  # an answer to a question of ours
         asked = self._asked.get(message.parent_id)
         if asked is not None:
-            self._note(asked, message)
+            self._note(message)
         return self._pass_on(message, asked)
 
-    def _note(self, asked: Asked, message: Message) -> None:
+    def _note(self, message: Message) -> None:
         now = self.used = time.monotonic()
         self.active = datetime.now(UTC)
         if message.channel in ("shell", "control"):
-            asked.replied = True
             self._deaths = 0
-        elif message.channel == "iopub" and message.msg_type == "status":
-            if message.content.get("execution_state") == "idle":
-                asked.idle = True
-            elif asked.started is None:
-                asked.started = now
-        if asked.replied and asked.idle:
-            self._asked.pop(message.parent_id, None)
+        elif message.msg_type == "input_request":
+            self._questions += 1
+        if self._asked.note(message, now):
             self._settle()
+        running = self._asked.running
+        if running is not None and running.unwanted:
+            self._give_up(running)
 
     def _settle(self) -> None:
         if not self.executing:
@@ -348,7 +400,7 @@ class ServedKernel:
         """Ends what takes too long."""
         if self.longest is None:
             return
-        for asked in list(self._asked.values()):
+        for asked in self._asked:
             if not asked.executes or asked.started is None or now - asked.started < self.longest:
                 continue
             if not asked.stopped:

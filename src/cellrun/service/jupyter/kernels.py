@@ -21,6 +21,7 @@ from cellrun.service.problems import Problem, problem_of
 
 _LOOK: Final = 1.0
 _SESSIONS: Final = 1_000
+_SLOW: Final = 2
 _log: Final = logging.getLogger("cellrun.service")
 
 
@@ -56,6 +57,8 @@ class Kernels:
         self.sessions: dict[str, NamedKernel] = {}
         self._kernels: dict[str, ServedKernel] = {}
         self.metrics = JupyterMetrics(hub.metrics.registry)
+        self.slow = asyncio.Semaphore(_SLOW)
+        """For messages that take long to encode: a picture takes a hundred times its bytes."""
         self._watching = asyncio.create_task(self._watch(), name="cellrun jupyter kernels")
 
     @property
@@ -83,6 +86,9 @@ class Kernels:
         hub.refuse_while_draining()
         hub.upkeep.check(tenant)
         hub.check_kernels(tenant)
+        most = hub.options.quotas.sessions
+        if most is not None and len(self.all(tenant)) >= most:
+            raise Problem("quota_exceeded", f"{most} kernels are the limit: delete one", retry_after=5)
         id = str(uuid.uuid4())
         kernel = ServedKernel(
             id=id,
@@ -121,10 +127,14 @@ class Kernels:
             raise Problem("not_found", f"there is no session {id[:64]!r}")
         return session
 
-    def name(self, tenant: str, kernel: ServedKernel, path: str, name: str, type: str) -> NamedKernel:
-        """Raises Problem."""
+    def check_sessions(self, tenant: str) -> None:
+        """Whether there is one more for this tenant. Raises Problem."""
         if len(self.named(tenant)) >= _SESSIONS:
             raise Problem("quota_exceeded", f"{_SESSIONS} sessions are the limit: delete one", retry_after=60)
+
+    def name(self, tenant: str, kernel: ServedKernel, path: str, name: str, type: str) -> NamedKernel:
+        """Raises Problem."""
+        self.check_sessions(tenant)
         id = str(uuid.uuid4())
         session = self.sessions[id] = NamedKernel(id, tenant, path, name, type, kernel)
         return session
@@ -140,6 +150,8 @@ class Kernels:
                     await kernel.look(now)
                 except CellrunError as error:  # it has just gone
                     _log.info("kernel %s cannot be looked after: %s", kernel.id, error)
+                except Exception:  # the others are looked after all the same
+                    _log.exception("kernel %s cannot be looked after", kernel.id)
                 cause = self._over(kernel, now)
                 if cause is not None:
                     _log.info("kernel %s ends: %s", kernel.id, cause, extra={"tenant": kernel.tenant})

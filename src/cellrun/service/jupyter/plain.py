@@ -60,11 +60,14 @@ def frames(message: Message, *, buffers: bool = True) -> list[str | bytes]:
     frame = encode(message)
     if len(frame) <= LARGEST:
         return [frame]
+    if len(_json(message.metadata)) > _SHARE // 5:
+        message = replace(message, metadata={})
     content, kind = message.content, message.msg_type
     if kind == "stream" and isinstance(content.get("text"), str):
         return [encode(replace(message, content={**content, "text": piece})) for piece in split(content["text"])]
-    smaller = _smaller(message)
-    frame = encode(smaller)
+    if message.buffers and kind not in _SHOWS:  # which a client could not miss
+        return [encode(_notice(message, len(frame)))]
+    frame = encode(_smaller(message))
     return [frame] if len(frame) <= LARGEST else [encode(_notice(message, len(frame)))]
 
 

@@ -8,28 +8,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cellrun.limits import MIB
-from cellrun.mime import size_of
+from cellrun.limits import KIB, MIB
 from cellrun.protocol.message import Message
 
 KEPT: Final = 8 * MIB
 _OVERHEAD: Final = 512
+_ITEM: Final = 8
 _BEFORE: Final = 2_000  # of others' cells, mostly: a client that is away asks nothing
+_BEFORE_BYTES: Final = 4 * MIB
+_LONG: Final = 16 * KIB
 # What can be missing without a client waiting for it for ever: its end and its questions can not.
 _FORGETTABLE: Final = frozenset(
-    ("stream", "display_data", "update_display_data", "execute_result", "clear_output", "comm_msg", "execute_input")
+    (
+        *("stream", "display_data", "update_display_data", "execute_result", "clear_output", "execute_input"),
+        *("comm_open", "comm_msg", "comm_close"),
+    )
 )
 
 
 def weight(message: Message) -> int:
-    """About how many bytes it takes."""
-    content = message.content
-    data = content.get("data")
-    text = content.get("text")
+    """About how many bytes it takes, with all that user code and clients can make large in it."""
     size = _OVERHEAD + sum(len(buffer) for buffer in message.buffers)
-    if isinstance(text, str):
-        return size + len(text)
-    return size + size_of(data if isinstance(data, Mapping) else content)
+    left: list[Any] = [message.content, message.metadata, message.parent_header, message.header]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            size += len(value)
+        elif isinstance(value, Mapping):
+            size += _ITEM * len(value)
+            left += value.values()
+            left += value
+        elif isinstance(value, list):
+            size += _ITEM * len(value)
+            left += value
+    return size
 
 
 def says(msg_type: str, content: Mapping[str, Any], parent: Mapping[str, Any], channel: str = "iopub") -> Message:
@@ -65,7 +77,9 @@ class Replay:
         self._kept = kept
         self._size = 0
         self._messages: deque[tuple[Message, int]] = deque()
-        self._before: list[Message | _Gap] = []  # older than those above: what could not be forgotten, and gaps
+        # Older than those above: what could not be forgotten, and gaps; with their bytes.
+        self._before: deque[tuple[Message | _Gap, int]] = deque()
+        self._before_size = 0
 
     def add(self, message: Message) -> None:
         size = weight(message)
@@ -78,23 +92,43 @@ class Replay:
         message, size = self._messages.popleft()
         self._size -= size
         if message.msg_type not in _FORGETTABLE:
-            self._keep(message)
+            kept = message if size <= _LONG else _shortened(message)
+            self._keep(kept, weight(kept))
             return
-        last = self._before[-1] if self._before else None
+        last = self._before[-1][0] if self._before else None
         if not isinstance(last, _Gap) or last.parent.get("msg_id") != message.parent_id:
-            last = _Gap(message.parent_header)
-            self._keep(last)
+            last = _Gap(_short(message.parent_header))
+            self._keep(last, _OVERHEAD)
         last.messages += 1
         last.size += size
 
-    def _keep(self, item: Message | _Gap) -> None:
-        self._before.append(item)
-        if len(self._before) > _BEFORE:
-            del self._before[0]
+    def _keep(self, item: Message | _Gap, size: int) -> None:
+        self._before.append((item, size))
+        self._before_size += size
+        while len(self._before) > _BEFORE or (self._before_size > _BEFORE_BYTES and len(self._before) > 1):
+            self._before_size -= self._before.popleft()[1]
 
     def take(self) -> list[Message]:
-        before = [item.told() if isinstance(item, _Gap) else item for item in self._before]
+        before = [item.told() if isinstance(item, _Gap) else item for item, _ in self._before]
         found = before + [message for message, _ in self._messages]
-        self._before, self._size = [], 0
+        self._size = self._before_size = 0
+        self._before.clear()
         self._messages.clear()
         return found
+
+
+def _shortened(message: Message) -> Message:
+    """An end, or a question, without what is long in it."""
+    return Message(message.channel, _short(message.header), _short(message.parent_header), {}, _short(message.content))
+
+
+def _short(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Long texts are cut, what is made of parts is left out; there are no more of them than a message has."""
+    few = list(values.items())[:32]
+    return {key[:64]: _cut(value) for key, value in few}
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, str):
+        return value[:256]
+    return type(value)() if isinstance(value, (list, dict)) else value

@@ -30,6 +30,7 @@ from cellrun.service.jupyter.kernels import Kernels
 from cellrun.service.problems import Problem, problem_of
 
 router: Final = APIRouter()
+_FORM: Final = 16 * 1024
 _SPOKEN: Final = "2.21.0"  # the release of Jupyter Server whose addresses these are
 _PAGE: Final = """<!DOCTYPE html><html lang="en"><title>Log in</title>
 <form method="post" action="login"><input type="hidden" name="_xsrf" value="{xsrf}">
@@ -188,7 +189,7 @@ async def login_form(request: Request) -> Response:
 @router.post("/login")
 async def log_in(request: Request) -> Response:
     """`password` is a key of the service. Answers 302 with a cookie, or 401."""
-    fields = parse_qs((await request.body()).decode("utf-8", "replace"))
+    fields = await _fields(request)
     sent = fields.get(XSRF, [""])[0] or request.headers.get("x-xsrftoken", "")
     origin = request.headers.get("origin")
     if origin is not None:
@@ -209,6 +210,19 @@ async def log_in(request: Request) -> Response:
         name = request.app.state.jupyter_logins.add(key)
         _set_cookie(request, answer, LOGIN, name, httponly=True)
     return answer
+
+
+async def _fields(request: Request) -> dict[str, list[str]]:
+    """Of a form that anybody may send. Raises Refused."""
+    sent = bytearray()
+    async for piece in request.stream():
+        sent += piece
+        if len(sent) > _FORM:
+            raise Refused(Problem("too_large", f"this form has {_FORM} bytes at most"))
+    try:
+        return parse_qs(sent.decode("utf-8", "replace"), max_num_fields=16)
+    except ValueError:
+        raise Refused(Problem("bad_request", "this form has `password` and `_xsrf`")) from None
 
 
 @router.api_route("/logout", methods=["GET", "POST"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import mimetypes
 from collections.abc import AsyncIterator
@@ -21,6 +20,7 @@ from cellrun.service.jupyter.kernels import Kernels
 from cellrun.service.problems import Problem, problem_of
 
 router: Final = APIRouter()
+_LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 _LARGEST: Final = 16 * 1024 * 1024  # of a file that is told as JSON; larger ones are at /files/
 
 
@@ -141,7 +141,9 @@ def _join(kernel: ServedKernel, path: str) -> str:
 
 
 def _model(path: str, info: FileInfo) -> dict[str, Any]:
-    moment = datetime.fromtimestamp(info.modified, UTC).isoformat().replace("+00:00", "Z")
+    path = path.encode("utf-8", "replace").decode("utf-8")  # a name that is no UTF-8 has no spelling in JSON
+    seconds = min(max(info.modified, 0), _LATEST)
+    moment = datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
     name = path.rpartition("/")[2]
     kind = "directory" if info.is_dir else "notebook" if name.endswith(".ipynb") else "file"
     return {
@@ -186,13 +188,16 @@ def _data(body: dict[str, Any]) -> bytes:
     """Raises Refused."""
     content, form = body.get("content"), body.get("format")
     if body.get("type") == "notebook" or form == "json":
-        return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        try:
+            return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        except RecursionError:
+            raise Refused(Problem("bad_request", "`content` is nested too deeply")) from None
     if not isinstance(content, str):
         raise Refused(Problem("bad_request", "`content` must be a text, with `format` text or base64"))
     if form == "base64":
         try:
             return base64.b64decode(content, validate=False)
-        except binascii.Error:
+        except ValueError:  # binascii.Error, and what is not ASCII
             raise Refused(Problem("bad_request", "`content` is not base64")) from None
     return content.encode("utf-8", "backslashreplace")
 

@@ -29,11 +29,16 @@ async def make_session(request: Request) -> Response:
     kernels, tenant = await tenant_of(request)
     body = await body_of(request)
     path, type, name = _text(body, "path"), _text(body, "type"), _text(body, "name", "")
-    for session in kernels.named(tenant):
-        if session.path == path:
-            return JSONResponse(_model(session), 201)
-    kernel = await _kernel(kernels, tenant, body)
+    there = _of_path(kernels, tenant, path)
+    if there is not None:
+        return JSONResponse(_model(there), 201)
     try:
+        kernels.check_sessions(tenant)
+        kernel = await _kernel(kernels, tenant, body)
+        there = _of_path(kernels, tenant, path)
+        if there is not None:  # made meanwhile
+            _end_unnamed(kernels, tenant, kernel)
+            return JSONResponse(_model(there), 201)
         session = kernels.name(tenant, kernel, path, name, type)
     except Problem as problem:
         raise Refused(problem) from None
@@ -59,10 +64,13 @@ async def change_session(request: Request, id: str) -> Response:
     if (isinstance(wanted, dict) and wanted.get("id") not in (None, old.id)) or (
         isinstance(wanted, dict) and wanted.get("name") and not wanted.get("id")
     ):
-        session.kernel = await _kernel(kernels, session.tenant, body)
+        kernel = await _kernel(kernels, session.tenant, body)
+        if session.id not in kernels.sessions:  # deleted meanwhile
+            _end_unnamed(kernels, session.tenant, kernel)
+            raise Refused(Problem("not_found", f"there is no session {id[:64]!r}"))
+        session.kernel = kernel
     session.path, session.name, session.type = path, name, type
-    if session.kernel is not old and not any(one.kernel is old for one in kernels.named(session.tenant)):
-        old.end()
+    _end_unnamed(kernels, session.tenant, old)
     return JSONResponse(_model(session))
 
 
@@ -70,8 +78,7 @@ async def change_session(request: Request, id: str) -> Response:
 async def end_session(request: Request, id: str) -> Response:
     kernels, session = await _session(request, id)
     kernels.sessions.pop(session.id, None)
-    if not any(one.kernel is session.kernel for one in kernels.named(session.tenant)):
-        session.kernel.end()
+    _end_unnamed(kernels, session.tenant, session.kernel)
     return Response(status_code=204)
 
 
@@ -95,8 +102,18 @@ async def _kernel(kernels: Kernels, tenant: str, body: dict[str, Any]) -> Served
     return await started(kernels, tenant, wanted.get("name"))
 
 
+def _of_path(kernels: Kernels, tenant: str, path: str) -> NamedKernel | None:
+    return next((session for session in kernels.named(tenant) if session.path == path), None)
+
+
+def _end_unnamed(kernels: Kernels, tenant: str, kernel: ServedKernel) -> None:
+    """Ends a kernel that no session has."""
+    if not any(one.kernel is kernel for one in kernels.named(tenant)):
+        kernel.end()
+
+
 def _text(body: dict[str, Any], name: str, otherwise: str | None = None) -> str:
-    value = body.get(name, otherwise)
+    value = otherwise if body.get(name) is None else body[name]
     if not isinstance(value, str) or len(value) > _LONGEST:
         raise Refused(Problem("bad_request", f"`{name}` must be a text of at most {_LONGEST} characters"))
     return value

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Any, Final
+from collections import deque
+from dataclasses import replace
+from typing import Final
 
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
@@ -19,12 +21,13 @@ from cellrun.service.jupyter.access import Refused, as_answer, tenant_of
 from cellrun.service.jupyter.connection import Connection
 from cellrun.service.jupyter.kernel import ServedKernel
 from cellrun.service.jupyter.kernels import Kernels
-from cellrun.service.jupyter.replay import says, weight
+from cellrun.service.jupyter.replay import weight
 from cellrun.service.problems import Problem
 
 router: Final = APIRouter()
 _LARGE: Final = 200_000  # bytes of a message, from which on it is encoded in a thread
 _SESSION: Final = 256
+_HEADERS: Final = 16 * 1024
 _BAD_FRAME: Final = 1007
 _STUCK: Final = 60.0  # seconds in which a client that is connected takes nothing; it holds up the kernel and all others
 _LAST_WORD: Final = 1.0
@@ -39,6 +42,7 @@ async def channels(websocket: WebSocket, id: str) -> None:
         try:
             kernels.hub.refuse_while_draining()
             kernel = kernels.find(tenant, id)
+            on_watch = kernels.hub.watcher(tenant)
         except Problem as problem:
             raise Refused(problem) from None
     except Refused as refused:
@@ -49,7 +53,11 @@ async def channels(websocket: WebSocket, id: str) -> None:
     session = websocket.query_params.get("session_id", "")[:_SESSION]
     await websocket.accept(ws_v1.SUBPROTOCOL if offered else None)
     _say(websocket, 101)
-    await _Relay(websocket, kernel, Connection(session, plain=not offered)).run(kernels)
+    on_watch(1)
+    try:
+        await _Relay(websocket, kernel, Connection(session, plain=not offered), kernels.slow).run(kernels)
+    finally:
+        on_watch(-1)
 
 
 def _say(websocket: WebSocket, status: int) -> None:
@@ -60,11 +68,13 @@ def _say(websocket: WebSocket, status: int) -> None:
 
 
 class _Relay:
-    def __init__(self, websocket: WebSocket, kernel: ServedKernel, connection: Connection) -> None:
+    def __init__(
+        self, websocket: WebSocket, kernel: ServedKernel, connection: Connection, slow: asyncio.Semaphore
+    ) -> None:
+        self._slow = slow
         self._websocket = websocket
         self._kernel = kernel
         self._connection = connection
-        self._unsent: list[Message] = []
 
     async def run(self, kernels: Kernels) -> None:
         self._kernel.connect(self._connection)
@@ -78,7 +88,7 @@ class _Relay:
             for task in (sending, receiving):
                 task.cancel()
             ends = await asyncio.gather(sending, receiving, return_exceptions=True)
-            self._kernel.disconnect(self._connection, tuple(self._unsent))
+            self._kernel.disconnect(self._connection)
             with contextlib.suppress(*_DISCONNECTS):
                 async with asyncio.timeout(_LAST_WORD):
                     await self._websocket.close()
@@ -100,12 +110,12 @@ class _Relay:
             if message is None:
                 continue
             if kernels.hub.draining and message.msg_type == "execute_request":
-                self._refuse(message, "the service ends: try again when it is back")
+                await self._refuse(message, "the service ends: try again when it is back")
                 continue
             try:
                 await self._kernel.request(self._connection, message)
             except ConnectionFailed as error:
-                self._refuse(message, str(error))
+                await self._refuse(message, str(error))
 
     def _decode(self, frame: str | bytes) -> Message | None:
         """None for what belongs to no channel. Raises ProtocolError."""
@@ -113,23 +123,26 @@ class _Relay:
         message = ws_json.decode(frame, channel="shell") if self._connection.plain else ws_v1.decode(frame)
         if not message.msg_id or not message.msg_type:
             raise ProtocolError("a message must have a header with msg_id and msg_type")
-        return None if message.channel == "iopub" else message
+        if message.channel == "iopub":
+            return None
+        if weight(replace(message, metadata={}, content={}, buffers=())) > _HEADERS:
+            raise ProtocolError("the headers of a message are no longer than 16 KiB")  # they come back with each answer
+        return message
 
-    def _refuse(self, message: Message, reason: str) -> None:
-        kind = message.msg_type.replace("_request", "_reply")
-        content: dict[str, Any] = {"status": "error", "ename": "ConnectionFailed", "evalue": reason, "traceback": []}
-        self._connection.offer(says(kind, content, message.header, message.channel))
-        self._connection.offer(says("status", {"execution_state": "idle"}, message.header))
+    async def _refuse(self, message: Message, reason: str) -> None:
+        """No more is read from a client that does not take its answers."""
+        self._connection.refuse(message, reason)
+        await self._connection.inbox.room()
 
     async def _send_all(self) -> None:
         while True:
             items = await self._connection.inbox.take()
-            self._unsent = [item for item in items if isinstance(item, Message)]
-            while self._unsent:
-                for frame in await self._frames(self._unsent[0]):
+            unsent = self._connection.unsent = deque(item for item in items if isinstance(item, Message))
+            while unsent:
+                for frame in await self._frames(unsent[0]):
                     async with asyncio.timeout(_STUCK):
                         await self._send(frame)
-                self._unsent.pop(0)
+                unsent.popleft()
             if isinstance(items[-1], Gone):
                 return
 
@@ -146,4 +159,5 @@ class _Relay:
             return [await asyncio.to_thread(ws_v1.encode, message) if large else ws_v1.encode(message)]
         if weight(message) < _LARGE and not plain.is_slow(message):
             return plain.frames(message, buffers=connection.returns)
-        return await asyncio.to_thread(lambda: plain.frames(message, buffers=connection.returns))
+        async with self._slow:
+            return await asyncio.to_thread(lambda: plain.frames(message, buffers=connection.returns))
