@@ -169,6 +169,96 @@ async def test_a_dead_kernel_is_replaced_and_what_was_asked_meanwhile_runs_in_th
         assert printed(await talk.run("print('new')")) == "new\n"
 
 
+async def test_a_kernel_that_dies_again_and_again_ends(http: aiohttp.ClientSession) -> None:
+    kernel = await start(http)
+    async with talking(http, kernel, v1=True) as talk:
+        closed = False
+        for _ in range(3):
+            await talk.execute("import os; os._exit(3)")
+            async with asyncio.timeout(20):
+                while not closed:
+                    message = await talk.receive()
+                    closed = "closed" in message
+                    if message.get("content", {}).get("execution_state") == "starting":
+                        break
+        assert closed
+    async with http.get(f"api/kernels/{kernel}") as answer:
+        assert answer.status == 404
+
+
+async def test_what_is_asked_while_two_restart_the_kernel_has_an_end(http: aiohttp.ClientSession) -> None:
+    kernel = await start(http)
+    async with talking(http, kernel, v1=True) as talk:
+        await talk.run("x = 1")
+
+        async def restart() -> None:
+            async with http.post(f"api/kernels/{kernel}/restart") as answer:
+                assert answer.status == 200, await answer.text()
+
+        both = asyncio.gather(restart(), restart())
+        while (await talk.receive())["content"].get("execution_state") != "restarting":
+            pass
+        told = await talk.run("import time; time.sleep(0.2)")
+        assert next(m["content"]["status"] for m in told if m["channel"] == "shell") in ("ok", "aborted")
+        await both
+        assert printed(await talk.run("print('x' in globals())")) == "False\n"
+
+
+async def test_a_kernel_that_is_deleted_while_it_restarts_says_so(http: aiohttp.ClientSession) -> None:
+    kernel = await start(http)
+    async with talking(http, kernel, v1=True) as talk:
+        restarting = asyncio.ensure_future(http.post(f"api/kernels/{kernel}/restart"))
+        while (await talk.receive())["content"].get("execution_state") != "restarting":
+            pass
+        async with http.delete(f"api/kernels/{kernel}") as answer:
+            assert answer.status == 204
+        async with await restarting as answer:
+            assert answer.status in (200, 409, 502), await answer.text()
+            assert "deleted" in await answer.text() or answer.status == 200
+
+
+async def test_who_leaves_interrupts_none_but_their_own_cells(http: aiohttp.ClientSession) -> None:
+    kernel = await start(http)
+    async with talking(http, kernel, v1=True, session="stays") as stays:
+        async with talking(http, kernel) as leaves:
+            id = await stays.execute("import time; time.sleep(2); print('whole')")
+            await _until_busy(stays)
+            await leaves.execute("left = 'begun'; time.sleep(60)")
+            # Its request has reached the kernel's line when that has answered the one after it on another channel.
+            await leaves.send("kernel_info_request", {}, "control")
+            while (await leaves.receive())["msg_type"] != "kernel_info_reply":
+                pass
+        assert printed(await stays.until_end(id)) == "whole\n"
+        assert printed(await stays.run("print('next')")) == "next\n"
+
+
+async def test_comm_messages_do_not_pile_up(http: aiohttp.ClientSession) -> None:
+    """To them there is no reply: the statuses are all that comes."""
+    async with talking(http, await start(http), v1=True) as talk:
+        code = "class C:\n def __init__(self, **k): print('opened', flush=True)\nget_ipython().kernel.comm_manager.register_target('t', lambda comm, message: print('opened', flush=True))"
+        await talk.run(code)
+        for number in range(30):
+            await talk.send("comm_open", {"comm_id": str(number), "target_name": "t", "data": {}})
+        opened = 0
+        while opened < 30:
+            message = await talk.receive()
+            opened += "opened" in message["content"].get("text", "")
+        id = await talk.execute("import os; os._exit(1)")
+        told = await talk.until_end(id)
+        assert {message["msg_type"] for message in told if message["channel"] == "shell"} == {"execute_reply"}
+        while (message := await talk.receive())["content"].get("execution_state") != "restarting":
+            assert message["channel"] != "shell", message
+
+
+async def test_headers_that_would_come_back_with_each_answer_are_bounded(http: aiohttp.ClientSession) -> None:
+    async with talking(http, await start(http)) as talk:
+        header = {"msg_id": "1", "msg_type": "execute_request", "session": "s" * 100_000}
+        await talk.socket.send_json(
+            {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": {}}
+        )
+        assert await talk.receive() == {"closed": 1007}
+
+
 async def test_input_is_asked_for_and_answered(http: aiohttp.ClientSession) -> None:
     async with talking(http, await start(http)) as talk:
         id = await talk.send("execute_request", {"code": "print(input('name? '))", "allow_stdin": True})

@@ -70,3 +70,41 @@ def test_no_more_is_kept_than_is_allowed_and_every_message_is_given_or_counted(
     assert len(found) - len(gaps) + lost == len(sizes)
     assert sum(message.msg_type == "status" for message in found) == ends
     assert sum(weight(message) for message in found if message not in gaps and message.msg_type == "stream") <= kept
+
+
+def test_all_of_a_message_has_weight() -> None:
+    long = "x" * 1_000_000
+    header = {"msg_id": "1", "msg_type": "display_data"}
+    for message in (
+        Message("iopub", header, {"session": long}, {}, {}),
+        Message("iopub", header, {}, {"a": {"b": [long]}}, {}),
+        Message("iopub", header, {}, {}, {"data": {"text/plain": "x"}, "metadata": {"a": long}}),
+        Message("iopub", header, {}, {}, {"text": "x", "name": long}),
+        Message("iopub", header, {}, {}, {"data": {}, "transient": {long: 1}}),
+        Message("iopub", header, {}, {}, {}, (long.encode(),)),
+    ):
+        assert 1_000_000 < weight(message) < 1_010_000
+
+
+def test_ends_are_kept_without_what_is_long_in_them_and_openings_are_forgotten() -> None:
+    replay = Replay(kept=10_000)
+    for number in range(3_000):
+        replay.add(says("comm_open", {"data": "x" * 100_000}, FIRST))
+        replay.add(says("error", {"ename": "E", "evalue": "v" * 100_000, "traceback": ["t" * 100_000]}, FIRST))
+        replay.add(
+            says(
+                "execute_reply",
+                {"status": "ok", "execution_count": number, "payload": [{"a": "x" * 100_000}]},
+                FIRST,
+                "shell",
+            )
+        )
+    found = replay.take()
+    assert sum(weight(message) for message in found) < 6_000_000
+    (last,) = [message.content for message in found if message.content.get("execution_count") == 2_999]
+    assert (last["status"], last["payload"]) == ("ok", [])
+    errors = [message.content for message in found if message.msg_type == "error"]
+    assert {(content["ename"], len(content["evalue"]), len(content["traceback"])) for content in errors} == {
+        ("E", 256, 0)
+    }
+    assert not any(message.msg_type == "comm_open" for message in found)

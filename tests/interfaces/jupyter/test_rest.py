@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import aiohttp
 import pytest
 
@@ -202,6 +204,8 @@ async def test_what_there_is_is_told_as_jupyter_does(local: str) -> None:
         ("POST", "api/sessions", "{}", 400),
         ("POST", "api/sessions", '{"path": "p", "type": "t", "kernel": 1}', 400),
         ("PUT", "api/contents/x.txt", '{"content": "1"}', 404),
+        ("POST", "login", "password=" + "x" * 20_000, 413),
+        ("POST", "login", "&".join(["a=b"] * 100), 400),
         ("GET", "api/contents/../../etc/passwd", "", 404),
     ],
 )
@@ -220,6 +224,7 @@ async def test_files_of_a_kernel(local: str) -> None:
             ("deep/b.bin", {"content": "AAH/", "format": "base64", "type": "file"}, 201),
             ("n.ipynb", {"content": {"cells": []}, "format": "json", "type": "notebook"}, 201),
             ("c.txt", {"content": 1, "format": "text", "type": "file"}, 400),
+            ("c.txt", {"content": "é", "format": "base64", "type": "file"}, 400),
             ("c.txt", {"content": "1", "format": "text", "type": "file", "chunk": 1}, 501),
         ):
             async with http.put(f"{base}/{name}", json=body) as answer:
@@ -248,6 +253,37 @@ async def test_files_of_a_kernel(local: str) -> None:
         async with http.get(f"{base}/a.txt") as answer:
             assert answer.status == 404
         await http.delete(f"api/kernels/{id}")
+
+
+async def test_odd_files_are_listed_with_the_others(local: str) -> None:
+    async with http_of(local) as http:
+        id = await start(http)
+        async with talking(http, id) as talk:
+            await talk.run(
+                "import os; open(b'\\xff', 'w'); open('late', 'w'); os.utime('late', (0, 10**12)); open('plain', 'w')"
+            )
+        async with http.get(f"api/contents/{id}") as answer:
+            assert answer.status == 200
+            found = (await answer.json())["content"]
+        assert {"late", "plain"} <= {one["name"] for one in found}
+        assert len(found) == 3
+        await http.delete(f"api/kernels/{id}")
+
+
+async def test_one_path_has_one_session_also_where_two_ask_at_once(local: str) -> None:
+    async with http_of(local) as http:
+        body = {"path": "both.ipynb", "type": "notebook", "name": None}
+
+        async def make() -> str:
+            async with http.post("api/sessions", json=body) as answer:
+                assert answer.status == 201, await answer.text()
+                return str((await answer.json())["id"])
+
+        one, other = await asyncio.gather(make(), make())
+        assert one == other
+        async with http.get("api/kernels") as answer:
+            assert len(await answer.json()) == 1
+        await http.delete(f"api/sessions/{one}")
 
 
 async def test_a_session_is_a_name_for_a_kernel(local: str) -> None:
