@@ -11,7 +11,7 @@ from typing import Any, Final
 from cellrun.mime import Image
 
 _READ: Final = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
-_PIXELS: Final = 40_000_000
+_PIXELS: Final = 16_000_000  # of four bytes, several times over while it is made smaller
 _SIDE: Final = 1_600
 _LEAST: Final = 64
 _WANTS: Final = re.compile(r"svg|plotly", re.IGNORECASE)
