@@ -65,6 +65,14 @@ async def test_a_run_that_takes_too_long_gives_what_it_printed() -> None:
         assert answer.told["status"] == "timeout"
 
 
+async def test_no_more_runs_wait_than_anybody_will_come_back_to() -> None:
+    async with CodeTools() as tools:
+        await tools.call("run_code", {"code": "import time; time.sleep(50)", "wait": 0})
+        refused = [await tools.call("run_code", {"code": "1", "wait": 0}) for _ in range(64)]
+        assert [answer.failed for answer in refused] == [False] * 63 + [True]
+        assert "64 runs go on or wait" in refused[-1].text
+
+
 async def test_what_is_wrong_with_a_call_is_told_to_the_model() -> None:
     async with CodeTools() as tools:
         for name, arguments, said in (

@@ -25,6 +25,7 @@ from cellrun.session import AsyncSession
 from cellrun.wire import result_to_dict
 
 _RUNS: Final = 8  # that can be come back to, of what has ended
+_ALIVE: Final = 64
 _SESSIONS: Final = 8
 _KEPT: Final = Limits(text=2 * MIB, displays=16 * MIB)
 _LINES: Final = 4096  # characters that the last line is looked for in
@@ -130,6 +131,8 @@ class LocalTools:
 
     async def start(self, session: str | None, code: str, timeout: float | None) -> LocalRun:
         name = session or ""
+        if sum(not run.ended for run in self._runs.values()) >= _ALIVE:
+            raise Problem("quota_exceeded", f"{_ALIVE} runs go on or wait for their turn: wait, or interrupt one")
         kernel = self._session(name)
         run = LocalRun(uuid.uuid4().hex, name)
         self._runs[run.id] = run
