@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,7 +17,7 @@ import aiohttp
 import pytest
 
 from cellrun.service.identity import new_key
-from cellrun.service.serve import is_loopback
+from cellrun.service.serve import Address, is_loopback, listen
 from tests.service.running import Service, answer, begin, client, problem, run, until
 from tests.support.waiting import eventually
 
@@ -301,3 +303,13 @@ def test_a_second_service_on_the_same_data_is_refused(shared: Shared) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=shared.service.env, check=False)
     assert done.returncode == 3
     assert "another service uses it" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has it")
+def test_a_connection_that_takes_nothing_is_not_kept_for_ever() -> None:
+    with contextlib.closing(listen(Address(port=0))) as listener:
+        with socket.create_connection(listener.getsockname()):
+            listener.settimeout(5)
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 300_000

@@ -32,6 +32,7 @@ from cellrun.service.tracing import Tracing
 if TYPE_CHECKING:
     from cellrun.service.tokens import Issuer, Tokens
 
+_STOPPED: Final = 300  # seconds in which a reader takes nothing of what was sent, after which it is cut off
 _LAST_WORDS: Final = 5  # seconds for connections that are still open when all runs have ended
 _log: Final = logging.getLogger("cellrun.service")
 
@@ -77,7 +78,7 @@ async def serve(
                 f"without keys there is no telling who may run code, so only loopback is served, not {address.host}: "
                 f"make a key (cellrun keys create NAME --data {data}), or leave --host out"
             )
-        listener = _listen(address)
+        listener = listen(address)
     except BaseException as error:
         await store.aclose()
         if isinstance(error, ValueError):
@@ -183,12 +184,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _listen(address: Address) -> socket.socket:
+def listen(address: Address) -> socket.socket:
+    """Raises ServeError."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     # asyncio switches Nagle's algorithm off only where the protocol is named; with it each piece of a stream waits 40 ms for the last.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Connections inherit it (tcp(7)). Without it what is sent to a reader that has stopped is kept for as long as that lives.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1_000 * _STOPPED)
         listener.bind((address.host, address.port))
         listener.listen(2_048)
     except OSError as error:
