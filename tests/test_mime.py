@@ -182,8 +182,8 @@ def test_broken_html_is_read_as_far_as_it_goes(html: str) -> None:
 
 @pytest.mark.parametrize("begun", ["<!--", "<a ", "<a b='", "<![CDATA[", "<?", "<script>", "</", "<"])
 def test_html_that_ends_nothing_it_begins_is_read_once(begun: str) -> None:
-    """Read again from each beginning it would take hours."""
-    assert isinstance(text_of_html(begun * (1_000_000 // len(begun))), str)
+    """Read again from each beginning it would take minutes."""
+    assert isinstance(text_of_html(begun * (300_000 // len(begun))), str)
 
 
 OPAQUE = "<a.B at 0x12>"

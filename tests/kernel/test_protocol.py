@@ -67,6 +67,14 @@ class Suite(jupyter_kernel_test.KernelTests):
             if not callable(value) and not name.startswith("_") and name not in ("kernel_name", "kc", "km"):
                 assert getattr(self, name), name
 
+    def flush_channels(self) -> None:
+        """All that is on its way has come when the statuses of one more request have: the suite's own waits a tenth of a second, which a
+        busy machine takes for one message."""
+        msg_id = self.kc.kernel_info()
+        self._until_idle(msg_id)
+        while self.kc.get_shell_msg(timeout=_TIMEOUT)["parent_header"].get("msg_id") != msg_id:
+            pass
+
     # What the suite has no attributes for.
 
     def test_input_is_asked_for_and_taken(self) -> None:

@@ -14,7 +14,7 @@ from cellrun.service import page
 from tests.page.opening import ARGUMENTS, PRELOAD, Opened, chromium, context_of
 from tests.service.running import Service
 
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="package")

@@ -63,7 +63,7 @@ class Service:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=env, cwd=self.folder)
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], 20)
+        ready, _, _ = select.select([self.process.stdout], [], [], 45)
         self.url = self.process.stdout.readline().decode("ascii").strip() if ready else ""
         if not self.url.startswith("http://"):
             self.kill()
