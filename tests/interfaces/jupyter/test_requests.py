@@ -41,6 +41,18 @@ def test_a_request_is_over_with_its_reply_and_its_idle_in_whatever_order(ends: t
     assert not requests.executing
 
 
+def test_the_next_cell_is_the_first_even_before_it_has_begun() -> None:
+    requests = Requests()
+    requests.add(asked("0", "kernel_info_request"), CONNECTION)
+    requests.add(asked("1"), CONNECTION)
+    requests.add(asked("2"), CONNECTION)
+    assert requests.first is requests.get("1")
+    assert requests.running is None
+    requests.note(status("1", "idle"), 1.0)
+    requests.note(reply("1"), 1.0)
+    assert requests.first is requests.get("2")
+
+
 def test_a_comm_message_is_over_with_its_idle() -> None:
     requests = Requests()
     requests.add(asked("1", "comm_msg"), CONNECTION)

@@ -1,4 +1,4 @@
-"""One leased kernel and its connections: what is passed on to whom, what runs, and what becomes of it when the kernel dies."""
+"""One leased kernel and what its clients ask of it: what runs, and what becomes of it when the kernel dies."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from cellrun.channels.base import Gone
 from cellrun.errors import CellrunError, ConnectionFailed, KernelStartError
 from cellrun.protocol.message import Message
 from cellrun.providers.base import Lease, Provider, in_background
+from cellrun.service.jupyter.audience import Audience
 from cellrun.service.jupyter.connection import Connection
 from cellrun.service.jupyter.pictures import PRELUDE, wants_pictures
-from cellrun.service.jupyter.replay import Replay, says, weight
+from cellrun.service.jupyter.replay import says, weight
 from cellrun.service.jupyter.requests import MOST_BYTES, Asked, Requests
 
 _START: Final = 60.0
 _PRELUDE_TIMEOUT: Final = 10.0
 _HELD_BACK: Final = 100  # requests that wait for a kernel that is started anew
 _DEATHS: Final = 3  # without an answer in between
-_AWAY: Final = 4  # clients of one kernel that are waited for
 _LEAVING: Final = 5.0  # that a cell has to end whose client has gone
 _PATIENCE: Final = 10.0  # after an interrupt for taking too long
 _log: Final = logging.getLogger("cellrun.service")
@@ -45,16 +44,11 @@ class ServedKernel:
     state: State = "starting"
     used: float = field(default_factory=time.monotonic)
     active: datetime = field(default_factory=lambda: datetime.now(UTC))
-    connections: list[Connection] = field(default_factory=list)
+    audience: Audience = field(default_factory=Audience)
 
     def __post_init__(self) -> None:
-        self.left = time.monotonic()  # when nobody was connected any more
-        self.expected = (
-            False  # whether one without a session_id has gone, or none has come: nobody else is to be waited for
-        )
         self._lease: Lease | None = None
         self._asked = Requests()
-        self._away: dict[str, Replay] = {}
         self._held: list[tuple[Connection, Message]] = []
         self._questions = 0
         self._ready = asyncio.Event()
@@ -91,8 +85,8 @@ class ServedKernel:
         self._pictures = False
         self.state = "idle"
         self.used = time.monotonic()
-        if not self.connections:
-            self.left = self.used
+        if not self.audience.connections:
+            self.audience.left = self.used
         self._questions = 0
         generation = self._generation
         # Nobody overtakes those who wait.
@@ -142,9 +136,8 @@ class ServedKernel:
             self.state = "dead"
             self.forget(self)
             self._abort("aborted", "KernelEnded", reason)
-            self._say("status", {"execution_state": "dead"})
-            for connection in list(self.connections):
-                connection.close(reason)
+            self.audience.tell("status", {"execution_state": "dead"})
+            self.audience.dismiss(reason)
             self._held.clear()
             self._ending = in_background(self._release())
         return self._ending
@@ -178,7 +171,7 @@ class ServedKernel:
         self._not_ready()
         lease = self.lease
         lease.client.on_gone = lease.client.on_message = None
-        self._say("status", {"execution_state": "restarting"})
+        self.audience.tell("status", {"execution_state": "restarting"})
         try:
             await lease.restart(_START)
         except BaseException as error:
@@ -189,8 +182,8 @@ class ServedKernel:
                 raise
             raise KernelStartError(f"the kernel could not be started anew: {error}") from error
         if self._ending is None:
-            self._say("status", {"execution_state": "starting"})
-            self._say("status", {"execution_state": "idle"})
+            self.audience.tell("status", {"execution_state": "starting"})
+            self.audience.tell("status", {"execution_state": "idle"})
             await self._listen()
 
     def _on_gone(self, reason: str) -> None:
@@ -233,39 +226,24 @@ class ServedKernel:
         if self._ending is not None:
             connection.close("the kernel has ended")
             return
+        other = self.audience.join(connection)
+        if other is not None:
+            other.close("the client has connected anew")
         if connection.returns:
-            for other in [one for one in self.connections if one.session == connection.session]:
-                self.disconnect(other)
-                other.close("the client has connected anew")
-            replay = self._away.pop(connection.session, None)
-            for message in [] if replay is None else replay.take():
-                connection.inbox.put(message, weight(message))
             for asked in self._asked:
                 if asked.connection.session == connection.session:
                     asked.connection = connection
             self._held = [
                 (connection if one.session == connection.session else one, message) for one, message in self._held
             ]
-        self.connections.append(connection)
         self.used = time.monotonic()
 
     def disconnect(self, connection: Connection) -> None:
         """Also where it is not connected any more."""
-        if connection not in self.connections:
+        if connection not in self.audience.connections:
             return
-        self.connections.remove(connection)
-        now = self.used = time.monotonic()
-        if not self.connections:
-            self.left = now
-        if connection.returns and self._ending is None:
-            replay = self._away[connection.session] = Replay()
-            for message in (*connection.unsent, *connection.inbox.rest()):
-                replay.add(message)
-            while len(self._away) > _AWAY:
-                self._away.pop(next(iter(self._away)))
-        self.expected = bool(self._away)
-        connection.inbox.put(Gone("the client has gone"))
-        connection.inbox.empty()  # whoever waits for room need not any more
+        self.used = time.monotonic()
+        self.audience.leave(connection, waited_for=self._ending is None)
         if connection.returns:
             return
         # Nobody will read what it asked for, and it cannot be asked for again.
@@ -294,9 +272,7 @@ class ServedKernel:
     async def request(self, connection: Connection, message: Message) -> None:
         """From a client to the kernel; it waits for one that is started anew. Raises ConnectionFailed."""
         self.used, self.active = time.monotonic(), datetime.now(UTC)
-        if self._leaving:
-            # The interrupt is for the cell of whoever has gone; it would end this one's, too.
-            await asyncio.wait(set(self._leaving))
+        await self._without_unwanted()
         if not self._ready.is_set():
             waiting = sum(weight(held) for _, held in self._held)
             if len(self._held) >= _HELD_BACK or (self._held and waiting + weight(message) > MOST_BYTES):
@@ -304,6 +280,16 @@ class ServedKernel:
             self._held.append((connection, message))
             return
         await self._forward(connection, message)
+
+    async def _without_unwanted(self) -> None:
+        """Until the cells of those who have gone have ended: the interrupt meant for one would end the next one too, and a kernel aborts
+        what waits behind a cell that has failed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVING):
+                while (first := self._asked.first) is not None and first.unwanted:
+                    await first.over.wait()
+        if self._leaving:
+            await asyncio.wait(set(self._leaving))
 
     async def _forward(self, connection: Connection, message: Message) -> None:
         client, generation = self.lease.client, self._generation
@@ -319,7 +305,7 @@ class ServedKernel:
             if generation != self._generation:
                 self._held.append((connection, message))
                 return
-            if not connection.returns and connection not in self.connections:
+            if not connection.returns and connection not in self.audience.connections:
                 return
         if message.channel == "stdin":
             if self._questions:  # else nobody has asked, and the kernel would keep it
@@ -374,25 +360,7 @@ class ServedKernel:
                     client.on_quiet()
 
     def _pass_on(self, message: Message, asked: Asked | None = None) -> Awaitable[None] | None:
-        """IOPub to all, an answer to whoever has asked."""
-        asked = asked or self._asked.get(message.parent_id)
-        full: list[Connection] = []
-        if message.channel == "iopub":
-            full = [connection for connection in self.connections if not connection.offer(message)]
-            for replay in self._away.values():
-                replay.add(message)
-        elif asked is not None:
-            if asked.connection in self.connections:
-                full = [] if asked.connection.offer(message) else [asked.connection]
-            elif asked.connection.session in self._away:
-                self._away[asked.connection.session].add(message)
-        elif message.channel == "stdin" and self.connections:
-            self.connections[-1].offer(message)
-        return _room(full) if full else None
-
-    def _say(self, msg_type: str, content: dict[str, Any]) -> None:
-        """To all that are connected, of no request."""
-        self._pass_on(says(msg_type, content, {}))
+        return self.audience.pass_on(message, asked or self._asked.get(message.parent_id))
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -411,8 +379,3 @@ class ServedKernel:
                     await self.interrupt()
             elif now - asked.started > self.longest + _PATIENCE:
                 await self.lease.kill()
-
-
-async def _room(connections: list[Connection]) -> None:
-    for connection in connections:
-        await connection.inbox.room()

@@ -163,10 +163,10 @@ class Kernels:
         if kernel.state in ("starting", "restarting"):
             return None
         use = Use(
-            connected=bool(kernel.connections),
-            expected=kernel.expected,
+            connected=bool(kernel.audience.connections),
+            expected=kernel.audience.expected,
             executing=kernel.executing,
-            left=kernel.left,
+            left=kernel.audience.left,
             used=kernel.used,
         )
         return cause_to_end(use, now, self.hub.options.idle_timeout)

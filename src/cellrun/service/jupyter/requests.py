@@ -57,6 +57,11 @@ class Requests:
         begun = (asked for asked in self._asked.values() if asked.executes and not asked.idle)
         return next((asked for asked in begun if asked.started is not None), None)
 
+    @property
+    def first(self) -> Asked | None:
+        """The cell that runs, or is the next to run."""
+        return next((asked for asked in self._asked.values() if asked.executes), None)
+
     def add(self, message: Message, connection: Connection) -> Asked:
         """Raises ConnectionFailed where too many, or too large ones, wait."""
         size = weight(message)

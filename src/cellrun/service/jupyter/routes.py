@@ -51,7 +51,7 @@ async def status(request: Request) -> Response:
     told = {
         "started": _moment(datetime.fromtimestamp(kernels.started, UTC)),
         "last_activity": _moment(latest),
-        "connections": sum(len(kernel.connections) for kernel in own),
+        "connections": sum(len(kernel.audience.connections) for kernel in own),
         "kernels": len(own),
     }
     return JSONResponse(told)
@@ -170,7 +170,7 @@ def model(kernel: ServedKernel) -> dict[str, Any]:
         "name": kernel.name,
         "last_activity": _moment(kernel.active),
         "execution_state": kernel.state,
-        "connections": len(kernel.connections),
+        "connections": len(kernel.audience.connections),
     }
 
 
