@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,7 +39,9 @@ def free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def jupyter_server(folder: Path, *options: str) -> AsyncIterator[Server]:
+async def jupyter_server(
+    folder: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Server]:
     """A stock server, with its default settings but for the options given, whose root is in `folder`."""
     root = folder / "root"
     root.mkdir(parents=True)
@@ -61,7 +63,7 @@ async def jupyter_server(folder: Path, *options: str) -> AsyncIterator[Server]:
         # In a session of its own, so that Ctrl-C reaches it through us alone, after its kernels' clients.
         process = subprocess.Popen(
             command,
-            env={**os.environ, "JUPYTER_TOKEN": token},
+            env={**os.environ, **(environment or {}), "JUPYTER_TOKEN": token},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.interfaces.jupyter.talk import http_of, printed, start, talking
+from tests.interfaces.jupyter.talk import JSON, http_of, printed, start, talking
 from tests.service.running import Service, none_left
 from tests.support.waiting import eventually
 
@@ -68,22 +68,58 @@ async def test_a_kernel_that_is_not_used_ends(tight: Service) -> None:
         assert "cellrun_jupyter_kernels 0.0" in text
 
 
-async def test_the_service_waits_for_cells_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_the_service_waits_for_cells_takes_no_new_ones_and_leaves_nothing(tmp_path: Path) -> None:
     service = Service(tmp_path / "own", (), {"CELLRUN_INTERFACES": "jupyter"})
     service.folder.mkdir()
     service.start()
     async with http_of(f"{service.url}/jupyter/") as http:
-        async with talking(http, await start(http)) as talk:
-            id = await talk.execute("import time\nfor n in range(5): print(n, flush=True); time.sleep(0.2)")
+        kernel = await start(http)
+        async with talking(http, kernel) as talk, talking(http, kernel, v1=True) as late:
+            wait = "import os, time\nprint('on', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.02)"
+            id = await talk.execute(f"{wait}\nprint('through')")
             await talk.receive()
             family = service.family()
             service.terminate()
             await eventually(lambda: "takes no new runs" in service.log_text(), 10)
-            assert printed(await talk.until_end(id)) == "0\n1\n2\n3\n4\n"
+
+            refused = [message for message in await late.run("print('too late')") if message["channel"] == "shell"]
+            assert "the service ends" in refused[0]["content"]["evalue"]
+            async with http.post("api/kernels") as answer:
+                assert answer.status == 503
+                assert "the service ends" in (await answer.json())["message"]
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
+                await http.ws_connect(f"api/kernels/{kernel}/channels")
+
+            body = {"type": "file", "format": "text", "content": ""}
+            async with http.put(f"api/contents/{kernel}/go", json=body) as answer:
+                assert answer.status == 201
+            assert printed(await talk.until_end(id)) == "on\nthrough\n"
             while "closed" not in await talk.receive():
                 pass
     assert await asyncio.to_thread(service.wait, 30) == 0
     await none_left(family)
+
+
+@pytest.mark.wide
+@pytest.mark.timeout(180)
+async def test_a_client_that_takes_nothing_for_a_minute_is_cut_off_and_the_others_miss_nothing(local: str) -> None:
+    async with http_of(local) as http:
+        kernel = await start(http)
+        async with (
+            talking(http, kernel, v1=True, session="stuck"),
+            talking(http, kernel, v1=True, session="reads") as talk,
+        ):
+            id = await talk.execute("for n in range(400): print(f'{n:06}' + 100_000 * 'x')")
+            told: list[JSON] = []
+            async with asyncio.timeout(150):
+                while not told or told[-1]["content"].get("execution_state") != "idle" or told[-1]["parent"] != id:
+                    told.append(await talk.receive())
+                    assert "closed" not in told[-1]
+            lines = printed(told).splitlines()
+            assert [int(line[:6]) for line in lines] == list(range(400))
+            async with http.get(f"api/kernels/{kernel}") as answer:
+                assert (await answer.json())["connections"] == 1
+        await http.delete(f"api/kernels/{kernel}")
 
 
 async def test_switched_off_it_is_not_there(tmp_path: Path) -> None:
