@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support import servers
@@ -20,6 +21,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # jsonschema compiles a grammar of addresses for two seconds when it is imported, and does without where there is none.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+# How long an example takes is the machine's matter: speed is measured by the bench.
+hypothesis.settings.register_profile("cellrun", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("cellrun")
 
 
 @pytest.fixture(scope="session")

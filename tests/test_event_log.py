@@ -227,7 +227,7 @@ async def test_a_log_is_read_by_another_process_after_a_kill(tmp_path: Path) -> 
     await first.aclose()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_split_into_appends_gives_any_reader_exactly_what_comes_after_its_number(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 40))

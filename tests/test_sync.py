@@ -134,6 +134,7 @@ async def test_async_and_blocking_sessions_have_the_same_names() -> None:
     await asyncio.sleep(0)
 
 
+@pytest.mark.wide
 def test_a_session_that_was_not_closed_ends_with_the_process_and_says_nothing_else() -> None:
     code = "import cellrun\nsession = cellrun.Session(cellrun.LocalKernels())\nprint(session.run('6 * 7').text)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

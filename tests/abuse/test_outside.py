@@ -310,6 +310,7 @@ def _search(pattern: str, wanted: str) -> str:
     return SEARCH.replace("PATTERN", f"rb{pattern!r}").replace("HASH", repr(hashed))
 
 
+@pytest.mark.wide
 def test_a_kernels_memory_holds_no_secret_of_the_service_and_no_key_of_an_earlier_session(
     free: Inmate, host: Host, form: str, sibling: Inmate
 ) -> None:

@@ -71,6 +71,7 @@ def test_exit_codes_tell_what_happened(args: tuple[str, ...], code: int, tmp_pat
     assert "Traceback (most recent call last):\n  File" not in done.stderr
 
 
+@pytest.mark.wide
 def test_a_server_is_used_with_a_token_from_a_file(free_server: Server, token_server: Server, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(f"{free_server.token}\n")
     args = ("run", "-c", "6 * 7", "--server", free_server.url)
@@ -105,6 +106,7 @@ def test_settings_that_are_wrong_are_named_with_their_origin(tmp_path: Path) -> 
     assert "colour" in done.stderr
 
 
+@pytest.mark.wide
 def test_a_notebook_in_another_language_is_not_run_as_python(tmp_path: Path) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
     notebook.metadata["kernelspec"] = {"name": "ir", "language": "R", "display_name": "R"}
@@ -114,6 +116,7 @@ def test_a_notebook_in_another_language_is_not_run_as_python(tmp_path: Path) -> 
     assert "--kernel" in done.stderr
 
 
+@pytest.mark.wide
 def test_output_that_cannot_be_written_is_one_line_and_not_the_codes_fault(tmp_path: Path) -> None:
     command = f"{sys.executable} -m cellrun run -c 'print(1)' > /dev/full"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=50, check=False)
@@ -122,6 +125,7 @@ def test_output_that_cannot_be_written_is_one_line_and_not_the_codes_fault(tmp_p
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.wide
 def test_closed_outputs_are_passed_over(tmp_path: Path) -> None:
     command = f"{sys.executable} -m cellrun run -c 'print(1)' >&- 2>&-"
     assert subprocess.run(["sh", "-c", command], cwd=tmp_path, timeout=50, check=False).returncode == 0
@@ -135,6 +139,7 @@ def short_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.mark.wide
 def test_a_long_temporary_folder_is_no_reason_not_to_run(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 20)
     folder.mkdir()
@@ -210,12 +215,14 @@ def test_json_is_the_result_and_ndjson_the_events(tmp_path: Path) -> None:
     assert (result["stdout"], result["stdout_size"], len(result["cells"])) == ("1\n2\n", 4, 2)
 
 
+@pytest.mark.wide
 def test_exit_ends_a_script(tmp_path: Path) -> None:
     (tmp_path / "s.py").write_text("print('first')\nexit()\n# %%\nprint('never')\n")
     done = cellrun("run", "s.py", cwd=tmp_path)
     assert (done.stdout, done.returncode) == ("first\n", 0)
 
 
+@pytest.mark.wide
 def test_pictures_are_saved_and_named_and_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "plot.py").write_text("import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()\n")
     for number in (1, 2):
@@ -251,6 +258,7 @@ def test_ctrl_c_interrupts_and_a_second_one_quits(times: int, code: int, said: s
     assert said in stderr
 
 
+@pytest.mark.wide
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     command = f"{sys.executable} -m cellrun run -c 'for i in range(200000): print(i)' | head -1"
     done = subprocess.run(

@@ -153,7 +153,7 @@ def substitution(request: pytest.FixtureRequest, here: Path) -> Substitution:
 
 @named(
     [page for page in PAGES if blocks(page, "python")],
-    long={"containment", "jupyter-server", "local-kernels", "timeouts-and-interrupts"},
+    long={"containment", "jupyter-server", "local-kernels", "mcp", "remote", "timeouts-and-interrupts"},
 )
 async def test_the_python_blocks_of_a_page_run_and_print_what_they_say(page: Path, substitution: Substitution) -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}

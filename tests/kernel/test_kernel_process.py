@@ -213,6 +213,7 @@ async def test_what_was_printed_before_an_interrupt_is_there_once_and_in_order(o
         assert (await kernel.reply(kernel.send("kernel_info_request", {})))["status"] == "ok"
 
 
+@pytest.mark.wide
 async def test_a_kernel_goes_on_sending_in_time_however_often_it_was_interrupted(opener: Opener) -> None:
     """A print that is interrupted while it asks for a flush must not be the last one that is flushed in time."""
     chance = random.Random(5)

@@ -166,6 +166,7 @@ class TestForked(Suite):
     kernel_name = FORKED
 
 
+@pytest.mark.wide
 class TestStarted(Suite):
     __test__ = True
     kernel_name = STARTED
@@ -186,6 +187,7 @@ class TestForkedWelcome(WelcomeSuite):
     kernel_name = FORKED
 
 
+@pytest.mark.wide
 class TestStartedWelcome(WelcomeSuite):
     __test__ = True
     kernel_name = STARTED

@@ -365,6 +365,7 @@ async def test_kernels_outlive_a_forkserver_that_is_killed(tmp_path: Path, tag: 
     await gone(tag)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("so_many", [1, 10])
 async def test_a_forkserver_killed_amid_forks_costs_errors_and_leaves_nothing(
     tmp_path: Path, tag: str, so_many: int
@@ -654,6 +655,7 @@ async def test_a_fork_that_is_cancelled_leaves_nothing(tmp_path: Path, tag: str,
     await gone(tag)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("turns", [0, 1, 3, 10])
 async def test_a_first_fork_that_is_cancelled_leaves_a_forkserver_that_can_be_used(
     tmp_path: Path, tag: str, own_folder: Path, turns: int

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -609,7 +609,5 @@ class Pool(RuleBasedStateMachine):
         return len(state.ready) <= state.target and (fresh == state.target or not state.allows_start)
 
 
-Pool.TestCase.settings = settings(
-    deadline=None, stateful_step_count=40, max_examples=200, suppress_health_check=[HealthCheck.too_slow]
-)
+Pool.TestCase.settings = settings(stateful_step_count=40, max_examples=200)
 TestPool = Pool.TestCase

@@ -279,6 +279,7 @@ async def pid_of(session: AsyncSession) -> int:
     return int((await session.run("import os; os.getpid()", timeout=SECONDS)).text)
 
 
+@pytest.mark.wide
 async def test_a_session_over_a_server_with_our_kernel_is_a_session(server: Server) -> None:
     provider = JupyterServer(server.url, token=server.token, kernel=FORKED)
     async with provider, AsyncSession(provider) as session:
@@ -313,6 +314,7 @@ async def test_a_kernel_that_dies_on_a_server_is_told_and_replaced(server: Serve
         assert result.restarted
 
 
+@pytest.mark.wide
 async def test_breaks_of_the_connection_lose_and_repeat_nothing_on_our_kernel(server: Server) -> None:
     chance = random.Random(7)
     async with FaultProxy(server.port) as proxy:

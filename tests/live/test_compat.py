@@ -97,6 +97,7 @@ async def test_what_a_stock_server_drops_is_said(token_server: Server) -> None:
     assert "IOPub data rate exceeded" in answer["stderr"]
 
 
+@pytest.mark.wide
 async def test_password_and_open_servers_work(password_server: Server, open_server: Server) -> None:
     assert (await call(password_server, "1"))["result"] == "1"
     assert (await call(open_server, "1"))["result"] == "1"

@@ -30,6 +30,7 @@ def numbers(text: str) -> list[int]:
     return [int(line) for line in text.split()]
 
 
+@pytest.mark.wide
 async def test_twenty_resets_of_the_connection_lose_and_repeat_nothing(free_server: Server) -> None:
     chance = random.Random(20)
     async with FaultProxy(free_server.port) as proxy:

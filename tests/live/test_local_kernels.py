@@ -47,6 +47,7 @@ async def test_a_death_between_runs_is_told_to_the_next_one() -> None:
         assert "SIGKILL" in (result.restarted or "")
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("sandbox", ["auto", "none"])
 async def test_after_exit_every_run_has_a_fresh_kernel(sandbox: Literal["auto", "none"]) -> None:
     async with LocalKernels(sandbox=sandbox, pool=1) as kernels, AsyncSession(kernels) as session:
@@ -187,6 +188,7 @@ async def test_a_kernel_that_crashes_at_its_start_says_why(bash_kernelspec: str)
         assert time.monotonic() - started < 5
 
 
+@pytest.mark.wide
 async def test_a_kernel_of_another_language_works(bash_kernelspec: str) -> None:
     async with LocalKernels(kernel=bash_kernelspec) as provider, AsyncSession(provider) as session:
         assert session.language == "bash"
@@ -306,6 +308,7 @@ async def test_messages_that_are_not_signed_by_the_kernel_are_not_believed() -> 
         context.term()
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     "code",
     ["import os; os.closerange(3, 200)", "print('x' * 300_000_000)"],

@@ -177,6 +177,7 @@ async def test_a_server_that_stands_still_does_not_hold_the_one_deadline(after: 
         await eventually(lambda: len(asyncio.all_tasks()) == 1)  # what still closed its connection
 
 
+@pytest.mark.wide
 async def test_a_kernel_that_the_server_is_restarting_is_deleted_all_the_same(free_server: Server) -> None:
     """The server refuses to delete it for as long, which is seconds where a cell holds on."""
     import aiohttp

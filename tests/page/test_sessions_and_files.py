@@ -142,6 +142,7 @@ def test_folders_and_hostile_names_of_files(opened: Opened) -> None:
     expect(opened.page.get_by_role("button", name="sub/", exact=True)).to_be_visible()
 
 
+@pytest.mark.wide
 def test_the_session_is_saved_as_a_notebook(opened: Opened) -> None:
     opened.run("print('in the notebook')")
     with opened.page.expect_download() as download:

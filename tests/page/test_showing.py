@@ -175,6 +175,7 @@ def test_many_frames_are_not_all_alive(opened: Opened) -> None:
     expect(place.locator("iframe").nth(24)).to_have_count(0)  # at most 24
 
 
+@pytest.mark.wide
 def test_it_fits_a_phone(service: Service, browser: Browser) -> None:
     context = context_of(browser, viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True)
     opened = Opened.new(service, context)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.protocol.breaks import World
 from tests.protocol.says import OURS, heard, reply, started, status, stdout
@@ -45,8 +45,6 @@ from cellrun.protocol.resume import LOG
 from cellrun.result import DisplayOutput, Result, StreamOutput
 from cellrun.terminal import render, strip_ansi
 from cellrun.wire import event_from_dict, event_from_json, event_to_dict, event_to_json
-
-law = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # -- what there is -----------------------------------------------------------------------------------
 
@@ -136,7 +134,6 @@ def joined(outputs: Sequence[object]) -> list[object]:
 # -- fold --------------------------------------------------------------------------------------------
 
 
-@law
 @given(streams, finished, tiny)
 def test_fold_is_the_result_built_one_event_at_a_time(events: list[Event], end: Finished, limits: Limits) -> None:
     folder = Folder(limits)
@@ -162,7 +159,6 @@ def cut_streams(draw: st.DrawFn) -> tuple[list[Event], list[Event]]:
     return [*whole, END], [*pieces, END]
 
 
-@law
 @given(cut_streams(), tiny)
 def test_cutting_stream_text_changes_nothing(cut: tuple[list[Event], list[Event]], limits: Limits) -> None:
     whole, pieces = cut
@@ -170,7 +166,6 @@ def test_cutting_stream_text_changes_nothing(cut: tuple[list[Event], list[Event]
     assert fold(pieces) == fold(whole)
 
 
-@law
 @given(
     st.lists(st.tuples(st.sampled_from([Stdout, Stderr]), st.text(chars, min_size=1, max_size=8)), max_size=12), tiny
 )
@@ -193,7 +188,6 @@ def test_the_kept_text_is_within_its_limit_and_the_rest_is_counted(
             assert getattr(result, name) == everything
 
 
-@law
 @given(st.lists(st.tuples(st.sampled_from([Stdout, Stderr]), st.text("ab", min_size=1, max_size=8)), max_size=12))
 def test_within_the_limits_neighbouring_texts_are_one_output(
     written: list[tuple[type[Stdout | Stderr], str]],
@@ -205,7 +199,6 @@ def test_within_the_limits_neighbouring_texts_are_one_output(
     assert list(result.outputs) == joined(result.outputs)
 
 
-@law
 @given(st.lists(st.builds(Display, **numbered, data=bundles, metadata=objects), max_size=12), tiny)
 def test_the_kept_displays_are_within_their_limits_but_for_the_newest(events: list[Event], limits: Limits) -> None:
     result = fold([*events, END], limits)
@@ -217,7 +210,6 @@ def test_the_kept_displays_are_within_their_limits_but_for_the_newest(events: li
     assert result.truncated is bool(omitted)
 
 
-@law
 @given(streams, tiny)
 def test_every_result_can_be_read_and_spelled(events: list[Event], limits: Limits) -> None:
     result = fold([*events, END], limits)
@@ -298,7 +290,6 @@ def run_through(messages: list[Message]) -> Result:
     return fold(events)
 
 
-@law
 @given(st.data())
 def test_any_interleaving_that_keeps_each_channels_order_gives_the_same_result(data: st.DataObject) -> None:
     flows = data.draw(channel_flows())
@@ -341,7 +332,6 @@ def messages_of(parents: st.SearchStrategy[Any]) -> st.SearchStrategy[Message]:
     )
 
 
-@law
 @given(st.lists(messages_of(st.sampled_from([OURS, "other", "probe", "ask", "resync", ""]) | values), max_size=15))
 def test_arbitrary_messages_never_raise_and_the_numbers_have_no_holes(messages: list[Message]) -> None:
     connection = KernelConnection()
@@ -382,7 +372,6 @@ def events_of_ours(messages: list[Message]) -> list[Event]:
     return events
 
 
-@law
 @given(st.lists(st.tuples(st.booleans(), ours, strangers), max_size=10))
 def test_messages_of_other_parents_never_alter_an_execution(mixed: list[tuple[bool, Message, Message]]) -> None:
     everything = [own if is_own else other for is_own, own, other in mixed]
@@ -393,7 +382,6 @@ def test_messages_of_other_parents_never_alter_an_execution(mixed: list[tuple[bo
     assert events_of_ours(everything) == events_of_ours(only_ours)
 
 
-@law
 @given(
     st.lists(messages_of(st.just(OURS)), max_size=10), st.integers(0, 10), st.sampled_from(["timeout", "interrupted"])
 )
@@ -442,7 +430,6 @@ def live(world: World, steps: list[tuple[str, int]], first: str) -> list[Event]:
     return world.events
 
 
-@law
 @given(lives, st.integers(0, 6), outcomes, firsts)
 def test_with_a_complete_log_every_line_comes_once_and_in_order_whatever_breaks(
     steps: list[tuple[str, int]], count: int, outcome: str, first: str
@@ -458,7 +445,6 @@ def test_with_a_complete_log_every_line_comes_once_and_in_order_whatever_breaks(
     assert sum(isinstance(event, Payload) for event in events) == 1
 
 
-@law
 @given(lives, st.integers(0, 6), outcomes, firsts, st.integers(0, 5), st.booleans())
 def test_with_a_short_log_or_without_an_answer_nothing_hangs_or_comes_twice_and_a_loss_is_told(
     steps: list[tuple[str, int]], count: int, outcome: str, first: str, kept: int, answering: bool
@@ -509,7 +495,6 @@ lines_of_ours = st.builds(lambda msg_id: stdout("x", msg_id=str(msg_id)), msg_id
 breaks_of_ours = st.sampled_from(["resync", "resync 2"])
 
 
-@law
 @given(st.lists(st.one_of(logs, lines_of_ours, messages_of(st.just(OURS)), breaks_of_ours), max_size=15))
 def test_whatever_a_log_says_nothing_raises_and_no_line_is_doubled(said: list[Message | str]) -> None:
     connection = KernelConnection()
@@ -545,7 +530,6 @@ wire_messages = st.builds(
 
 
 @pytest.mark.parametrize("codec", [ws_v1, ws_json])
-@law
 @given(message=wire_messages)
 def test_every_message_comes_back_from_every_codec(codec: Any, message: Message) -> None:
     back: Message = codec.decode(codec.encode(message))
@@ -554,7 +538,6 @@ def test_every_message_comes_back_from_every_codec(codec: Any, message: Message)
 
 
 @pytest.mark.parametrize("codec", [ws_v1, ws_json])
-@law
 @given(message=wire_messages, data=st.data())
 def test_a_damaged_frame_is_a_message_or_a_protocol_error(codec: Any, message: Message, data: st.DataObject) -> None:
     encoded: str | bytes = codec.encode(message)
@@ -570,7 +553,6 @@ def test_a_damaged_frame_is_a_message_or_a_protocol_error(codec: Any, message: M
 
 
 @pytest.mark.parametrize("codec", [ws_v1, ws_json])
-@law
 @given(frame=st.one_of(st.binary(max_size=200), st.text(max_size=50), values.map(json.dumps)))
 def test_garbage_is_a_message_or_a_protocol_error(codec: Any, frame: str | bytes) -> None:
     try:
@@ -585,14 +567,12 @@ def test_garbage_is_a_message_or_a_protocol_error(codec: Any, frame: str | bytes
 all_events = st.one_of(output_events, other_events, finished)
 
 
-@law
 @given(all_events)
 def test_every_event_comes_back_from_the_wire(event: Event) -> None:
     assert event_from_dict(event_to_dict(event)) == event
     assert event_from_json(event_to_json(event)) == event
 
 
-@law
 @given(all_events)
 def test_an_events_line_is_one_line_of_utf8(event: Event) -> None:
     line = event_to_json(event)
@@ -600,7 +580,6 @@ def test_an_events_line_is_one_line_of_utf8(event: Event) -> None:
     assert event_from_json(line.encode("utf-8")) == event
 
 
-@law
 @given(all_events, st.data())
 def test_a_damaged_event_is_an_event_or_a_protocol_error(event: Event, data: st.DataObject) -> None:
     spelled = event_to_dict(event)
@@ -615,14 +594,12 @@ def test_a_damaged_event_is_an_event_or_a_protocol_error(event: Event, data: st.
     assert event_from_dict(event_to_dict(back)) == back
 
 
-@law
 @given(st.one_of(st.binary(max_size=60), st.text(max_size=60), values.map(json.dumps)))
 def test_garbage_is_a_protocol_error_on_the_wire(line: str | bytes) -> None:
     with pytest.raises(ProtocolError):
         event_from_json(line)
 
 
-@law
 @given(values)
 def test_what_is_no_event_is_a_protocol_error(value: Any) -> None:
     with pytest.raises(ProtocolError):
@@ -634,21 +611,18 @@ def test_what_is_no_event_is_a_protocol_error(value: Any) -> None:
 noise = st.text(st.sampled_from("ab \n\r\b\t\x1b[]0123;?KABEFmPX^_\\\x07\x9b(€"), max_size=40)
 
 
-@law
 @given(noise)
 def test_no_escape_survives_rendering(text: str) -> None:
     assert not set(render(text)) & {"\x1b", "\r", "\b", "\x07"}
     assert "\x1b" not in strip_ansi(text)
 
 
-@law
 @given(noise)
 def test_rendering_twice_is_rendering_once(text: str) -> None:
     assert render(render(text)) == render(text)
     assert strip_ansi(strip_ansi(text)) == strip_ansi(text)
 
 
-@law
 @given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs")) | st.just("\n"), max_size=40))
 def test_plain_text_is_rendered_as_it_is(text: str) -> None:
     assert render(text) == text
@@ -657,7 +631,6 @@ def test_plain_text_is_rendered_as_it_is(text: str) -> None:
 markup = st.text(st.sampled_from("<>![]/-?abpre=\"'& ;#\n"), max_size=25)
 
 
-@law
 @given(st.dictionaries(mimes | st.sampled_from(["image/x", "image/", "", "x"]), values | markup, max_size=4))
 def test_any_bundle_can_be_read(data: dict[str, Any]) -> None:
     assert isinstance(readable(data), str)

@@ -129,6 +129,7 @@ async def test_input_that_may_have_arrived_is_not_sent_again(proxy: FaultProxy) 
     assert (result.stdout, len(asked)) == ("line 1 line 2\n", 2)
 
 
+@pytest.mark.wide
 async def test_after_a_kill_of_the_service_a_run_has_its_typed_end_and_the_session_goes_on(
     own_service: Service,
 ) -> None:

@@ -76,6 +76,7 @@ async def test_without_a_key_or_with_a_wrong_one_the_way_to_one_is_told(own_serv
     own_service.end()
 
 
+@pytest.mark.wide
 async def test_a_key_that_is_revoked_while_a_session_is_open_is_refused(own_service: Service) -> None:
     key = own_service.add_key("chat")
     address = address_of(own_service.start())
@@ -90,6 +91,7 @@ async def test_a_key_that_is_revoked_while_a_session_is_open_is_refused(own_serv
     own_service.end()
 
 
+@pytest.mark.wide
 async def test_quotas_are_limits_that_say_when_to_come_again(own_service: Service) -> None:
     own_service.variables |= {"CELLRUN_QUOTA_SESSIONS": "1", "CELLRUN_QUOTA_RUNS": "1"}
     async with CellrunService(address_of(own_service.start())) as service, AsyncSession(service) as session:
@@ -107,6 +109,7 @@ async def test_quotas_are_limits_that_say_when_to_come_again(own_service: Servic
     own_service.end()
 
 
+@pytest.mark.wide
 async def test_a_kernel_that_cannot_be_started_is_told_at_the_start(own_service: Service, bash_kernelspec: str) -> None:
     own_service.flags = ("--kernel", "crashing")
     async with CellrunService(address_of(own_service.start())) as service:
@@ -120,6 +123,7 @@ async def test_a_kernel_that_cannot_be_started_is_told_at_the_start(own_service:
     own_service.end()
 
 
+@pytest.mark.wide
 async def test_the_key_is_in_no_text_whatever_happens(own_service: Service, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     key = own_service.add_key("chat")
@@ -202,6 +206,7 @@ async def test_something_else_behind_the_address_is_named() -> None:
         assert WRONG not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.wide
 async def test_a_proxy_whose_service_is_away_is_tried_again(service: Service) -> None:
     """502 without problem details is what a proxy says for a service that is being started again."""
     away = 0
@@ -294,6 +299,7 @@ def test_addresses_and_keys_that_cannot_be_are_named_without_their_secrets() -> 
         assert repr(CellrunService(address)) == f"<CellrunService {shown}>"
 
 
+@pytest.mark.wide
 async def test_another_tenants_session_of_the_same_name_is_another_one(own_service: Service) -> None:
     one, two = own_service.add_key("one"), own_service.add_key("two")
     address = address_of(own_service.start())
@@ -330,6 +336,7 @@ async def test_a_service_that_is_away_while_a_session_begins_is_no_kernel_that_d
                 await session.aclose()
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("away", [False, True])
 async def test_a_kernel_that_takes_too_long_is_told_as_that_and_a_service_that_goes_away_meanwhile_is_not(
     service: Service, away: bool

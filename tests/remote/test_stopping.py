@@ -232,6 +232,7 @@ async def test_sessions_leave_no_descriptor_and_no_task(address: str) -> None:
     await eventually(lambda: descriptors() <= before and len(asyncio.all_tasks()) <= tasks)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("how", ["start", "start, cancelled", "run"])
 async def test_a_session_is_not_left_over_by_a_start_that_its_end_could_overtake(service: Service, how: str) -> None:
     """What makes it is held up on its way, until what deletes it has passed: if that does not wait."""

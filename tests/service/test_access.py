@@ -120,6 +120,7 @@ async def test_every_address_but_those_of_operation_wants_a_key(shared: Shared) 
                     await problem(http, method.upper(), where, "unauthenticated", 401, json=body)
 
 
+@pytest.mark.wide
 async def test_a_revoked_key_is_worthless_within_three_seconds(shared: Shared) -> None:
     key = shared.service.add_key("ann")  # one that was made while the service runs
     async with client(shared.service, key) as http:

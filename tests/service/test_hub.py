@@ -162,6 +162,7 @@ async def test_a_key_whose_run_found_no_kernel_can_be_sent_again(tmp_path: Path)
         assert await ended_well(again)
 
 
+@pytest.mark.wide
 async def test_a_run_whose_end_cannot_be_stored_is_told_at_once_and_stored_when_that_can_be(tmp_path: Path) -> None:
     async with hub_of(tmp_path) as hub:
         store = hub.store
@@ -186,6 +187,7 @@ async def test_a_run_whose_end_cannot_be_stored_is_told_at_once_and_stored_when_
         assert await ended_well(await hub.start("t", "s", asks("1")))
 
 
+@pytest.mark.wide
 async def test_one_tenant_has_no_more_kernels_than_its_quota(tmp_path: Path) -> None:
     async with hub_of(tmp_path, Quotas(kernels=2)) as hub:
         assert await ended_well(await hub.start("t", "a", asks("1")))
@@ -232,6 +234,7 @@ async def test_a_kernel_that_burns_without_a_run_is_ended_with_its_tenants_proce
         assert "processor seconds" in (hub.find("t", "s").succeeds or "")
 
 
+@pytest.mark.wide
 async def test_processor_seconds_of_kernels_that_end_before_a_look_are_counted_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

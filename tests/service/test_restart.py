@@ -136,6 +136,7 @@ async def test_a_cell_that_takes_too_long_is_interrupted_and_the_next_service_kn
         assert "started anew" in (await run(http, "s", "1"))["restarted"]
 
 
+@pytest.mark.wide
 async def test_a_second_signal_ends_it_at_once(own_service: Service) -> None:
     service = own_service.start()
     async with client(service) as http:

@@ -31,7 +31,6 @@ def test_no_request_gets_an_answer_that_the_document_does_not_have(service: Serv
 
         @settings(
             max_examples=15,
-            deadline=None,
             database=None,
             derandomize=True,
             phases=[Phase.generate],

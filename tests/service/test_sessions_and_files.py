@@ -91,6 +91,7 @@ async def test_ending_a_session_ends_what_runs_and_what_waits(http: Http) -> Non
         assert (await until(http, id, "interrupted"))["reason"] == "the session was closed"
 
 
+@pytest.mark.wide
 async def test_a_session_that_is_ended_while_a_run_begins_leaves_no_kernel(own_service: Service) -> None:
     own_service.variables["CELLRUN_MAX_KERNELS"] = "1"  # one that is left is missing
     service = own_service.start()

@@ -227,6 +227,7 @@ async def test_the_standard_variables_say_how(traced: Traced, http: aiohttp.Clie
     assert "collectors-key" not in traced.service.log_text()
 
 
+@pytest.mark.wide
 async def test_what_is_left_is_sent_at_the_end(own_service: Service) -> None:
     with collecting() as collector:
         await started(own_service, collector.url, OTEL_BSP_SCHEDULE_DELAY="600000")
@@ -258,6 +259,7 @@ async def test_a_collector_that_does_not_answer_holds_up_nobody(own_service: Ser
         server.close()
 
 
+@pytest.mark.wide
 async def test_a_collector_that_is_not_there_is_told_in_the_log_as_all_else(own_service: Service) -> None:
     await started(own_service, "http://127.0.0.1:9", OTEL_EXPORTER_OTLP_TIMEOUT="1")
     async with client(own_service) as http:

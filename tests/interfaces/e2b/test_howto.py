@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.service.running import Service
 
 PAGE: Final = (Path(__file__).parents[3] / "docs" / "howto" / "e2b.md").read_text("utf-8")
@@ -18,6 +20,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.wide
 def test_the_page_s_program_runs_unchanged_in_the_sdk_s_debug_mode(tmp_path: Path) -> None:
     install, start = blocks("sh")
     assert "cellrun serve --port 49999\n" in install

@@ -56,6 +56,7 @@ async def _in_process(code: str, *args: str, folder: Path) -> None:
     assert process.returncode == 0, out.decode("utf-8", "replace")[-3000:]
 
 
+@pytest.mark.wide
 # Its WebSocket sends no credentials (jupyter_server 2.21, gateway/managers.py), so this one works without keys only.
 async def test_nbclient_runs_a_notebook_through_the_gateway_client(local: str, tmp_path: Path) -> None:
     await _in_process(_NOTEBOOK, local, "none", str(tmp_path / "done.ipynb"), folder=tmp_path)

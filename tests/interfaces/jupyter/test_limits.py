@@ -122,6 +122,7 @@ async def test_a_client_that_takes_nothing_for_a_minute_is_cut_off_and_the_other
         await http.delete(f"api/kernels/{kernel}")
 
 
+@pytest.mark.wide
 async def test_switched_off_it_is_not_there(tmp_path: Path) -> None:
     service = Service(tmp_path / "own", (), {"CELLRUN_INTERFACES": "none"})
     service.folder.mkdir()

@@ -88,6 +88,7 @@ async def test_the_headers_for_open_webui_keep_chats_apart(keyed: tuple[Service,
         assert told["text"] == "1"
 
 
+@pytest.mark.wide
 async def test_a_service_can_be_behind_standard_input_and_output(keyed: tuple[Service, str], tmp_path: Path) -> None:
     service, key = keyed
     (tmp_path / "key").write_text(key)

@@ -221,6 +221,7 @@ async def test_the_client_says_that_its_key_is_not_known(shared: Shared) -> None
     assert raised.group_contains(MCPError, match="") or raised.group_contains(Exception, match="401")
 
 
+@pytest.mark.wide
 async def test_pages_of_other_sites_may_call_it_with_a_key_and_not_without_keys(shared: Shared, tmp_path: Path) -> None:
     asking = {
         "Origin": "http://chat.example",

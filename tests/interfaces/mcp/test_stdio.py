@@ -231,6 +231,7 @@ async def test_a_signal_ends_it_while_its_input_is_open(raw: Raw) -> None:
     await _ends_by_a_signal(raw)
 
 
+@pytest.mark.wide
 async def test_a_signal_ends_it_while_its_first_kernel_is_being_started(raw: Raw) -> None:
     raw.initialize()
     raw.send({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "run_code", "arguments": {"code": "1 + 1"}}})  # fmt: skip
