@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import zmq
+from jupyter_client.session import Session
 
-from cellrun import AsyncSession, KernelStartError, LimitExceeded, LocalKernels
+from cellrun import AsyncSession, ConnectionFailed, KernelStartError, LimitExceeded, LocalKernels, SessionLost
+from cellrun.channels.base import Channel, Gone, Incoming
+from cellrun.channels.client import KernelClient
+from cellrun.channels.zmq import ZmqChannel
+from cellrun.protocol.message import Message
 from cellrun.providers.local_lease import LocalLease
 from tests.support.leases import lease_of
 from tests.support.waiting import eventually, process_exists
@@ -272,20 +281,12 @@ def test_ctrl_c_in_a_program_leaves_no_kernel(tmp_path: Path) -> None:
 
 async def test_messages_that_are_not_signed_by_the_kernel_are_not_believed() -> None:
     """Code that knows the sockets but not the key cannot speak for the kernel."""
-    import json
-
-    import zmq
-
-    from cellrun.channels.zmq import ZmqChannel
-
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     publisher = context.socket(zmq.PUB)
     port = publisher.bind_to_random_port("tcp://127.0.0.1")
     ports = dict.fromkeys(("iopub_port", "shell_port", "stdin_port", "control_port"), port)
     channel = ZmqChannel({"transport": "tcp", "ip": "127.0.0.1", "key": "right", **ports}, context)
     try:
-        from jupyter_client.session import Session
-
         header = {"msg_id": "x_1_1", "msg_type": "stream", "session": "x"}
         parts = [json.dumps(part).encode() for part in (header, {}, {}, {"name": "stdout", "text": "t"})]
         receiving = asyncio.create_task(channel.receive())
@@ -306,6 +307,66 @@ async def test_messages_that_are_not_signed_by_the_kernel_are_not_believed() -> 
         await channel.aclose()
         publisher.close(linger=0)
         context.term()
+
+
+@pytest.mark.parametrize("once", [True, False])
+async def test_a_channel_whose_context_is_ended_closes_itself_and_holds_up_nobody(once: bool, tmp_path: Path) -> None:
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+    ports = {f"{name}_port": number for number, name in enumerate(("iopub", "shell", "stdin", "control"), 1)}
+    address = {"transport": "ipc", "ip": str(tmp_path / "k"), "key": "right"}
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    channel = ZmqChannel(address | ports, context, once=once)
+    ending = threading.Thread(target=context.term, daemon=True)
+    ending.start()
+    async with asyncio.timeout(10):
+        (gone,) = await channel.receive()
+        assert gone == Gone("the connection was closed")
+        with pytest.raises(ConnectionFailed, match="is closed"):
+            await channel.send(Message("shell", {}, {}, {}, {}))
+        await eventually(lambda: not ending.is_alive())
+    assert not faults
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_client_whose_end_is_cancelled_closes_its_channel_all_the_same(steps: int) -> None:
+    class Open(Channel):
+        closed = False
+
+        async def send(self, message: Message) -> None:
+            raise AssertionError("nothing is asked")
+
+        async def receive(self) -> Sequence[Incoming]:
+            await asyncio.Event().wait()
+            raise AssertionError("it waits")
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    channel = Open()
+    client = KernelClient(channel)
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(client.aclose())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await client.aclose()
+    assert channel.closed
+
+
+async def test_a_restart_that_is_overtaken_by_the_end_leaves_no_socket_open() -> None:
+    async with LocalKernels(pool=0, preload=()) as kernels:
+        lease = await kernels.acquire(20)
+        (reader,) = [task for task in asyncio.all_tasks() if task.get_name() == "cellrun kernel reader"]
+        restarting = asyncio.create_task(lease.restart(20))
+        while not reader.cancelling():
+            await asyncio.sleep(0)
+        await lease.release()
+        with pytest.raises(SessionLost, match="closed while the kernel started"):
+            await restarting
+    # The end of their ZeroMQ context, which waits for the last socket to be closed, is over.
+    assert "term" not in {frame.f_code.co_name for frame in sys._current_frames().values()}
 
 
 @pytest.mark.wide

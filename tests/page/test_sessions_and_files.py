@@ -71,7 +71,9 @@ def test_a_restart_is_told(opened: Opened) -> None:
 
 
 def test_a_kernel_that_dies_is_told(opened: Opened) -> None:
-    place = opened.run("import os\nprint('last words', flush=True)\nos.kill(os.getpid(), 9)", "kernel_died")
+    place = opened.run(
+        "import os, time\nprint('last words', flush=True)\ntime.sleep(1)\nos.kill(os.getpid(), 9)", "kernel_died"
+    )
     expect(place.locator(".state")).to_contain_text("The kernel died")
     expect(opened.run("1").get_by_role("note")).to_contain_text("variables of earlier runs are gone")
 

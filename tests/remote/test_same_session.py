@@ -41,7 +41,7 @@ CELLS = {
     "many lines": "for i in range(20_000): print(i)",
     "an exit": "exit()",
     "after the exit": "'x' in globals()",
-    "a death": "print('last', flush=True)\nimport os; os._exit(3)",
+    "a death": "print('last', flush=True)\nimport os, time; time.sleep(1); os._exit(3)",
     "after the death": "1",
 }
 OWN = {"execution_id": "", "duration": 0.0}

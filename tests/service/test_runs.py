@@ -261,7 +261,9 @@ async def test_a_time_limit_of_the_request_holds(http: Http) -> None:
 
 
 async def test_a_kernel_that_dies_is_told_as_data_and_the_next_run_says_that_it_is_new(http: Http) -> None:
-    result = await run(http, "dies", "x = 1; print('last words', flush=True); import os; os._exit(3)")
+    result = await run(
+        http, "dies", "x = 1; print('last words', flush=True); import os, time; time.sleep(1); os._exit(3)"
+    )
     assert (result["status"], result["stdout"]) == ("kernel_died", "last words\n")
     assert "exited with code 3" in result["reason"]
     after = await run(http, "dies", "'x' in globals()")

@@ -51,6 +51,7 @@ class KernelClient:
         self._answers: dict[str, asyncio.Future[Message]] = {}
         self._changed = asyncio.Event()
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._resyncs: set[asyncio.Task[None]] = set()
         # Effects are performed in the order in which they were made, also where performing waits.
         self._performing = asyncio.Lock()
@@ -77,17 +78,23 @@ class KernelClient:
         return str(info.get("name", "")).lower() if isinstance(info, Mapping) else ""
 
     async def aclose(self) -> None:
-        """Ends the reader and closes the channel. Executions under way end as "kernel_died"."""
-        if self._closed:
-            return
+        """Ends the reader and closes the channel. Executions under way end as "kernel_died". A second call waits for the first; a
+        cancelled one goes on in the background."""
         self._closed = True
-        tasks = [self._reader, *self._resyncs]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._perform(self._connection.died("the session was closed", time.monotonic()))
-        self._fail_answers("the session was closed")
-        await self.channel.aclose()
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            tasks = [self._reader, *self._resyncs]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._perform(self._connection.died("the session was closed", time.monotonic()))
+            self._fail_answers("the session was closed")
+        finally:
+            await self.channel.aclose()
 
     # -- requests --------------------------------------------------------------------------------
 

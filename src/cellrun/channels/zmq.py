@@ -7,10 +7,11 @@ be read until it is empty, and looked at again after each send, or an edge is lo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import zmq
@@ -55,12 +56,13 @@ class ZmqChannel(Channel):
         self._sockets: dict[str, zmq.Socket[bytes]] = {}
         self._monitors: dict[str, zmq.Socket[bytes]] = {}
         self._connected: set[str] = set()
+        self._watched: list[int] = []  # descriptors; a socket whose context has ended does not tell its own any more
         self._cut_off: asyncio.TimerHandle | None = None
         self._closed = False
         self._again: asyncio.Handle | None = None
         identity = self._session.bsession
         for name, kind in _SOCKETS.items():
-            socket = context.socket(kind)
+            socket = self._sockets[name] = context.socket(kind)
             socket.linger = 0
             # A kernel that is booting is found within this many milliseconds of binding.
             # Where it must not be made again: not -1, which has libzmq take a message away in the middle of its being read, and
@@ -77,12 +79,15 @@ class ZmqChannel(Channel):
                 socket.setsockopt(zmq.IDENTITY, identity)
             if once or final:
                 monitor = self._monitors[name] = socket.get_monitor_socket(zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED)
-                self._loop.add_reader(monitor.fileno(), self._on_change, name)
+                self._watch(monitor, self._on_change, name)
                 self._on_change(name)  # a socket that was never read from does not say that it can be
             socket.connect(_address(connection, name))
-            self._sockets[name] = socket
-            self._loop.add_reader(socket.fileno(), self._drain)
+            self._watch(socket, self._drain)
         self._drain()
+
+    def _watch(self, socket: zmq.Socket[bytes], callback: Callable[..., object], *args: str) -> None:
+        self._watched.append(socket.fileno())
+        self._loop.add_reader(socket.fileno(), callback, *args)
 
     async def send(self, message: Message) -> None:
         if self._closed:
@@ -96,6 +101,9 @@ class ZmqChannel(Channel):
             self._sockets[message.channel].send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
             raise ConnectionFailed("the kernel takes no more messages: a thousand wait for it") from None
+        except zmq.ContextTerminated:
+            self._close()
+            raise ConnectionFailed("the connection to the kernel is closed", retryable=False) from None
         self._drain()
 
     async def connected(self, timeout: float) -> None:
@@ -117,6 +125,11 @@ class ZmqChannel(Channel):
             self._inbox.put(Gone(reason))
 
     async def aclose(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Also when its context was ended by its owner, with this channel open: that waits for its sockets to be closed
+        (zmq_ctx_term), and until then their descriptors are readable."""
         if self._closed:
             return
         self._closed = True
@@ -124,23 +137,24 @@ class ZmqChannel(Channel):
             self._again.cancel()
         if self._cut_off is not None:
             self._cut_off.cancel()
-        for name in self._monitors:
-            self._unwatch(name)
+        for descriptor in self._watched:
+            self._loop.remove_reader(descriptor)
+        for name, monitor in self._monitors.items():
+            with contextlib.suppress(zmq.ContextTerminated):
+                self._sockets[name].disable_monitor()
+            monitor.close(linger=0)
         for socket in self._sockets.values():
-            self._loop.remove_reader(socket.fileno())
             socket.close(linger=0)
         self._inbox.put(Gone("the connection was closed"))
-
-    def _unwatch(self, name: str) -> None:
-        self._loop.remove_reader(self._monitors[name].fileno())
-        self._sockets[name].disable_monitor()
-        self._monitors[name].close(linger=0)
 
     def _on_change(self, name: str) -> None:
         while True:
             try:
                 event, *_ = self._monitors[name].recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
+                return
+            except zmq.ContextTerminated:
+                self._close()
                 return
             if int.from_bytes(event[:2], sys.byteorder) == zmq.EVENT_CONNECTED:
                 self._connected.add(name)
@@ -153,12 +167,8 @@ class ZmqChannel(Channel):
             return
         try:
             self._drain_sockets(unbounded)
-        except (
-            zmq.ContextTerminated
-        ):  # by its owner, with this channel open; its descriptors would be readable for ever
-            for socket in self._sockets.values():
-                self._loop.remove_reader(socket.fileno())
-            self._inbox.put(Gone("the connection was closed"))
+        except zmq.ContextTerminated:
+            self._close()
 
     def _drain_sockets(self, unbounded: bool) -> None:
         count = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -106,11 +106,15 @@ class Lease(ABC):
 
     async def begin(self, timeout: float) -> None:
         """Starts it. A release meanwhile, by a provider that is closed, ends the start; then SessionLost."""
-        self._starting = asyncio.ensure_future(self.start(timeout))
+        await self._unless_ended(self.start(timeout))
+
+    async def _unless_ended(self, start: Coroutine[Any, Any, None]) -> None:
+        """This start, or SessionLost if a release ends it. Cancelled, it goes on until there is a release."""
+        starting = self._starting = asyncio.ensure_future(start)
         try:
-            await asyncio.shield(self._starting)
+            await asyncio.shield(starting)
         except asyncio.CancelledError:
-            if self._starting.cancelled():
+            if starting.cancelled():
                 raise SessionLost("the provider was closed while the kernel started") from None
             raise
 

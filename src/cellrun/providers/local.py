@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -27,6 +28,7 @@ from cellrun.providers.local_lease import LocalLease, Ways
 
 _POOL: Final = 2
 _START_TIMEOUT: Final = 60.0
+_LAST_SOCKETS: Final = 1.0
 _SOCKETS: Final = 16_384  # of one ZeroMQ context; its default is enough for 250 kernels
 
 
@@ -284,11 +286,23 @@ class LocalKernels(Provider):
             await asyncio.wait({self._walled})
             await in_thread(sandbox.close)
         if context is not None:
-            # Every socket is closed by now. Were one of a library left open, this would wait for it: so
-            # in a thread, and not for long; not at all where there are no more threads, at the interpreter's end.
-            with contextlib.suppress(RuntimeError):
-                ending = asyncio.get_running_loop().run_in_executor(None, context.term)
-                await asyncio.wait({ending}, timeout=1.0)
+            await _end_context(context)
+
+
+async def _end_context(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """Every socket is closed by now. Were one of a library left open, this would wait for it: so in a thread, and not for long; in one
+    that the interpreter does not wait for; and not at all where there are no more threads, at its end."""
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+
+    def end() -> None:
+        context.term()
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(over.set)
+
+    with contextlib.suppress(RuntimeError, TimeoutError):
+        threading.Thread(target=end, name="cellrun context", daemon=True).start()
+        async with asyncio.timeout(_LAST_SOCKETS):
+            await over.wait()
 
 
 def _check(kernel: Any, env: Any, transport: Any, preload: Any, numbers: Mapping[str, Any]) -> None:

@@ -249,8 +249,7 @@ class LocalLease(Lease):
         if self._leaving:
             raise SessionLost("the provider is closed")
         # Whoever ends the lease waits for it, also when we are cancelled.
-        self._starting = asyncio.ensure_future(self._restart(timeout))
-        await asyncio.shield(self._starting)
+        await self._unless_ended(self._restart(timeout))
 
     async def _restart(self, timeout: float) -> None:
         await self._stop()
