@@ -160,7 +160,9 @@ def test_a_cell_whose_client_gives_up_is_interrupted(sandbox: Sandbox) -> None:
 
 def test_a_kernel_that_dies_is_told_of_and_replaced(sandbox: Sandbox) -> None:
     context = sandbox.create_code_context()
-    died = sandbox.run_code("print('last words', flush=True)\nimport os, time; time.sleep(1); os.kill(os.getpid(), 9)", context=context)
+    died = sandbox.run_code(
+        "print('last words', flush=True)\nimport os, time; time.sleep(1); os.kill(os.getpid(), 9)", context=context
+    )
     assert died.error is not None
     assert died.error.name == "KernelDied"
     assert "SIGKILL" in died.error.value

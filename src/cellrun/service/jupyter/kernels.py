@@ -144,19 +144,22 @@ class Kernels:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_LOOK)
-            now = time.monotonic()
-            for kernel in list(self._kernels.values()):
-                try:
-                    await kernel.look(now)
-                except CellrunError as error:  # it has just gone
-                    _log.info("kernel %s cannot be looked after: %s", kernel.id, error)
-                except Exception:  # the others are looked after all the same
-                    _log.exception("kernel %s cannot be looked after", kernel.id)
-                cause = self._over(kernel, now)
-                if cause is not None:
-                    _log.info("kernel %s ends: %s", kernel.id, cause, extra={"tenant": kernel.tenant})
-                    self.metrics.ended.labels(cause).inc()
-                    kernel.end(f"the kernel ended: {cause}")
+            # At once: one whose interrupt takes long keeps none of the others waiting.
+            await asyncio.gather(*(self._look_after(kernel) for kernel in list(self._kernels.values())))
+
+    async def _look_after(self, kernel: ServedKernel) -> None:
+        now = time.monotonic()
+        try:
+            await kernel.look(now)
+        except CellrunError as error:  # it has just gone
+            _log.info("kernel %s cannot be looked after: %s", kernel.id, error)
+        except Exception:  # the others are looked after all the same
+            _log.exception("kernel %s cannot be looked after", kernel.id)
+        cause = self._over(kernel, now)
+        if cause is not None:
+            _log.info("kernel %s ends: %s", kernel.id, cause, extra={"tenant": kernel.tenant})
+            self.metrics.ended.labels(cause).inc()
+            kernel.end(f"the kernel ended: {cause}")
 
     def _over(self, kernel: ServedKernel, now: float) -> str | None:
         """Why a kernel is to end."""
