@@ -76,6 +76,7 @@ LONG := tests/interfaces/mcp/test_long.py
 ALONE := tests/abuse/test_fairness.py tests/abuse/test_exhaust_processes.py
 
 soak: $(STAMP)
+	$(MAKE) page
 	$(PYTHON) -m pytest $(LONG) -m soak -q & long=$$!; trap "kill $$long; exit 130" INT TERM; \
 	$(PYTHON) -m pytest tests/soak $(ALONE) -m soak -q -s; failed=$$?; wait $$long && exit $$failed
 	$(PYTHON) -m pytest tests --ignore tests/soak --ignore tests/adapters --ignore $(LONG) $(addprefix --ignore ,$(ALONE)) -m "soak or wide" -q -n 3 --dist loadscope
