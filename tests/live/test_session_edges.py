@@ -135,7 +135,7 @@ async def test_listeners_of_late_output_end_with_the_session() -> None:
 
 
 async def test_a_short_time_limit_is_not_used_up_by_the_kernels_start() -> None:
-    session = AsyncSession()
+    session = AsyncSession(limits=Limits(grace=20))  # which the start may take, too
     try:
         assert (await session.run("1 + 1", timeout=0.3)).text == "2"
     finally:
