@@ -80,6 +80,7 @@ def test_another_thread_can_interrupt() -> None:
             assert future.result(10).status == "interrupted"
 
 
+@pytest.mark.wide
 def test_one_provider_serves_many_blocking_sessions() -> None:
     with LocalKernels() as provider, ThreadPoolExecutor(3) as pool:
 
@@ -116,6 +117,7 @@ with cellrun.Session() as session:
     assert (done.stdout, done.returncode) == ("interrupted\n1\n", 0), done.stderr
 
 
+@pytest.mark.wide
 def test_a_session_left_open_ends_with_the_process() -> None:
     program = "import cellrun\ns = cellrun.Session().start()\ns.run('1')\nprint(s._session._backend.lease.pid)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40, check=False)

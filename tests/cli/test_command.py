@@ -182,6 +182,7 @@ def test_a_script_runs_cell_by_cell_until_one_fails(tmp_path: Path) -> None:
     assert [cell.outputs[0].output_type for cell in notebook.cells] == ["execute_result", "stream", "error"]
 
 
+@pytest.mark.wide
 def test_a_notebook_is_run_and_saved_with_its_texts(tmp_path: Path) -> None:
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -309,6 +310,7 @@ def test_what_is_allowed_beyond_the_default_is_said_by_flag_variable_and_file(tm
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.wide
 def test_doctor_says_what_is_there(free_server: Server, tmp_path: Path) -> None:
     done = cellrun("doctor", cwd=tmp_path)
     assert done.returncode == 0

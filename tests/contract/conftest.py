@@ -17,6 +17,14 @@ KINDS = ["local", "server-v1", "service"]
 MORE = ["local-tcp", "spawned", "server-json", "gateway"]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """How time limits, interrupts and deaths go over a Jupyter server is for `make soak`: it takes the longest."""
+    for item in items:
+        if item.path.name == "test_control.py" and "[server-v1" in item.name:
+            item.add_marker(pytest.mark.wide)
+
+
 @dataclass
 class Way:
     """A provider of one kind, or a service."""

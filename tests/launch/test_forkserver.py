@@ -208,6 +208,7 @@ print(_json.dumps([there, plt.get_fignums(), plt.get_backend()]))
     assert [line[:2] for line in history["history"]] == [[0, 1]]
 
 
+@pytest.mark.wide
 async def test_a_forkserver_that_is_still_loading_forks_at_once(tmp_path: Path) -> None:
     async with forking(tmp_path, ForkServer()) as opener:
         loading = asyncio.ensure_future(opener.server.load())
@@ -248,6 +249,7 @@ def modules(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("module", "said"),
     [
@@ -270,6 +272,7 @@ async def test_a_module_of_the_callers_that_cannot_be_preloaded_is_named(
     await gone(tag)
 
 
+@pytest.mark.wide
 async def test_a_module_of_the_callers_that_ends_the_process_is_an_error(modules: Path, tag: str) -> None:
     modules.joinpath("ending.py").write_text("import os\nos._exit(7)\n")
     server = small(tag, preload=["ending"], env={"PYTHONPATH": with_path(modules)})
@@ -279,6 +282,7 @@ async def test_a_module_of_the_callers_that_ends_the_process_is_an_error(modules
     await gone(tag)
 
 
+@pytest.mark.wide
 async def test_a_file_that_a_preloaded_module_holds_is_no_danger_to_the_kernel(modules: Path, tag: str) -> None:
     """Were its descriptor closed at the fork, the module's file would be one of the kernel's sockets."""
     modules.joinpath("holding.py").write_text("FILES = [open(__file__) for _ in range(12)]\n")
@@ -571,6 +575,7 @@ async def test_a_forkserver_is_replaced_without_a_gap(tmp_path: Path, tag: str) 
     await gone(tag)
 
 
+@pytest.mark.wide
 async def test_an_old_forkserver_is_replaced_by_its_age(tmp_path: Path, tag: str) -> None:
     server = small(tag, recycle_seconds=0.0)
     renewed = asyncio.Event()

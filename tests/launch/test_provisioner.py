@@ -235,6 +235,7 @@ def test_the_command_is_run_where_nothing_can_be_forked(specs: Path, tmp_path: P
         manager.context.destroy(linger=0)
 
 
+@pytest.mark.wide
 def test_a_module_that_cannot_be_preloaded_does_not_keep_kernels_from_starting(specs: Path) -> None:
     write_kernelspec(specs, "wrong-preload", kernelspec.content("Python (wrong)", ["no_such_module"]))
     for _ in range(2):  # the first finds the forkserver still loading, or not
@@ -303,6 +304,7 @@ async def test_a_session_over_a_server_with_our_kernel_is_a_session(server: Serv
     await eventually(lambda: not process_exists(again))
 
 
+@pytest.mark.wide
 async def test_a_kernel_that_dies_on_a_server_is_told_and_replaced(server: Server) -> None:
     provider = JupyterServer(server.url, token=server.token, kernel=FORKED)
     async with provider, AsyncSession(provider) as session:
@@ -339,6 +341,7 @@ async def test_breaks_of_the_connection_lose_and_repeat_nothing_on_our_kernel(se
             assert (stream.result.ok, resets) == (True, 10)
 
 
+@pytest.mark.wide
 async def test_what_the_server_did_not_keep_is_had_from_the_log_in_our_kernel(server: Server) -> None:
     """Another client comes while we are away: the server throws away what it had kept for us."""
     import aiohttp
@@ -383,6 +386,7 @@ def _connections(server: Server, kernel_id: str) -> int:
     return int(found["connections"])
 
 
+@pytest.mark.wide
 async def test_a_server_that_is_killed_leaves_no_kernels() -> None:
     with jupyter_server() as server:
         provider = JupyterServer(server.url, token=server.token, kernel=FORKED)

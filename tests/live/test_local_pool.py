@@ -92,6 +92,7 @@ async def test_memory_bounds_the_number_of_kernels() -> None:
             await AsyncSession(kernels).start()
 
 
+@pytest.mark.wide
 async def test_a_ready_kernel_that_dies_is_replaced() -> None:
     async with LocalKernels(pool=1) as kernels:
         await kernels.ready()
@@ -103,6 +104,7 @@ async def test_a_ready_kernel_that_dies_is_replaced() -> None:
             assert (await session.run("1")).text == "1"
 
 
+@pytest.mark.wide
 async def test_sessions_live_on_when_the_forkserver_is_killed_and_others_can_be_made() -> None:
     async with LocalKernels(pool=1, sandbox="none") as kernels, AsyncSession(kernels) as session:
         pid, parent = eval((await session.run(WHERE)).text or "")
@@ -197,6 +199,7 @@ async def test_the_idle_time_begins_anew_with_each_run_and_not_during_one() -> N
             assert (await session.run("time.sleep(0.2); 2")).text == "2"
 
 
+@pytest.mark.wide
 async def test_an_idle_kernel_uses_no_processor_time() -> None:
     async with LocalKernels(pool=0, preload=()) as kernels, AsyncSession(kernels) as session:
         await session.run("1")

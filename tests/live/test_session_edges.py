@@ -149,7 +149,7 @@ async def test_an_environment_of_any_characters_arrives(free_server: Server) -> 
 
 
 @pytest.mark.parametrize(
-    "after", [pytest.param(0.0, marks=pytest.mark.wide), 0.05, pytest.param(0.3, marks=pytest.mark.wide), 1.8]
+    "after", [*(pytest.param(seconds, marks=pytest.mark.wide) for seconds in (0.0, 0.05, 0.3)), 1.8]
 )
 async def test_a_server_that_stands_still_does_not_hold_the_one_deadline(after: float) -> None:
     """Stopped before the request for a kernel, in the middle of the start, and while the cell runs."""

@@ -67,6 +67,7 @@ def test_the_doctor_looks_at_it(keyed: tuple[str, Path], tmp_path: Path) -> None
     assert "containment: strong" in done.stdout or "containment: portable" in done.stdout
 
 
+@pytest.mark.wide
 def test_the_prompt_runs_code_there_and_knows_when_a_cell_is_whole(keyed: tuple[str, Path], tmp_path: Path) -> None:
     child = pexpect.spawn(
         sys.executable,

@@ -15,6 +15,8 @@ from cellrun import AsyncSession, CellrunService, Event, InputRequest, Result, S
 from tests.service.running import Service, answer, client, run
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.wide  # the contract suite, too, has a service among its kinds
+
 CELLS = {
     "a value": "x = 41; x + 1",
     "streams and displays": (

@@ -28,6 +28,8 @@ from tests.remote.test_refusals import serving
 from tests.service.running import JSON, Service, answer, client
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.wide  # the contract suite, too, has a service among its kinds
+
 SLEEP = "print('on', flush=True)\nimport time\nfor _ in range(600): time.sleep(0.1)"
 STUBBORN = (
     "import time\nwhile True:\n    try: print('on', flush=True); time.sleep(60)\n    except KeyboardInterrupt: pass"

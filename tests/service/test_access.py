@@ -242,6 +242,7 @@ def test_what_is_no_address_of_this_machine_alone_is_not_taken_for_one(host: str
 # -- quotas ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 async def test_each_quota_is_told_with_the_time_to_wait(own_service: Service) -> None:
     own_service.variables |= {
         "CELLRUN_QUOTA_SESSIONS": "1",

@@ -192,6 +192,7 @@ async def test_nothing_is_done_without_a_key(shared: Shared, operation: str) -> 
             assert headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.wide
 async def test_pages_of_other_sites_may_call_it_with_a_key(shared: Shared) -> None:
     page = {"Origin": "http://chat.example"}
     asking = {
