@@ -208,3 +208,16 @@ def test_a_kernel_that_is_new_is_told() -> None:
     view = model_view(result_to_dict(fold([restarted, end])))
     assert view["text"] == "[the kernel was restarted and its variables are gone: it died]"
     assert model_view(result_to_dict(Result(E, "ok")))["text"] == ""
+
+
+@pytest.mark.parametrize("after", ["42", "x" * 100, "done\nand more"])
+def test_what_stands_below_a_data_url_is_no_part_of_it(after: str) -> None:
+    result = {
+        "execution_id": "e",
+        "status": "ok",
+        "text": f"data:image/png;base64,{'A' * 3_000}\n{after}",
+        "outputs": [],
+        "stdout": "",
+        "stderr": "",
+    }
+    assert model_view(result)["text"] == f"(data left out)\n{after}"

@@ -8,7 +8,6 @@ import copy
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any, Final
 
 from cellrun.errors import CellrunError
@@ -22,6 +21,7 @@ from cellrun.remote.service import CellrunService
 from cellrun.service.problems import Problem
 from cellrun.service.toolbox import Promises, last_line_of, promises_of
 from cellrun.session import AsyncSession
+from cellrun.stream import AsyncStream
 from cellrun.wire import result_to_dict
 
 _RUNS: Final = 8  # that can be come back to, of what has ended
@@ -41,8 +41,7 @@ class LocalRun:
         self._last = 0
         self._text = ""
         self._began = time.monotonic()
-        self._stop: Callable[[str], None] | None = None
-        self._interrupt: Callable[[], Any] | None = None
+        self._stream: AsyncStream | None = None
         self._unwanted: str | None = None
         self._failure: CellrunError | None = None
         self._done = asyncio.Event()
@@ -59,7 +58,7 @@ class LocalRun:
         """Never raises but for a cancellation."""
         try:
             async with session.stream(code, timeout=UNSET if timeout is None else timeout, stdin=()) as stream:
-                self._stop, self._interrupt = stream.cancel, stream.interrupt
+                self._stream = stream
                 if self._unwanted is not None:
                     stream.cancel(self._unwanted)
                 async for event in stream:
@@ -96,13 +95,18 @@ class LocalRun:
         return {**result_to_dict(folder.result()), "status": "running"}
 
     async def interrupt(self) -> None:
-        if self._interrupt is not None:
-            await self._interrupt()
+        """One that waits leaves the line."""
+        if self._stream is None:
+            self._unwanted = "interrupted"
+        elif self._stream.begun:
+            await self._stream.interrupt()
+        else:
+            self._stream.cancel()
 
     def abandon(self, reason: str) -> None:
         self._unwanted = reason
-        if self._stop is not None:
-            self._stop(reason)
+        if self._stream is not None:
+            self._stream.cancel(reason)
 
 
 class LocalTools:

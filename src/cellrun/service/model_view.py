@@ -23,7 +23,10 @@ _PIXELS: Final = 40_000_000
 _PICTURES: Final = 4
 _SCALABLE: Final = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 # Base64 says nothing to a model and is most of what a plot weighs.
-_DATA_URL: Final = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,[A-Za-z0-9+/=\r\n]{64,}")
+# In one line, or in those of 76 characters that MIME has (RFC 2045, section 6.8): what stands below is not taken for more of it.
+_DATA_URL: Final = re.compile(
+    r"data:[\w.+-]+/[\w.+-]+(?:;[\w.+-]+=[\w.+-]+)*;base64,(?:(?:[A-Za-z0-9+/]{76}\r?\n)+[A-Za-z0-9+/=]{1,76}|[A-Za-z0-9+/=]{64,})"
+)
 
 
 def model_view(result: Mapping[str, Any], *, budget: int = BUDGET, full: str | None = None) -> dict[str, Any]:

@@ -126,12 +126,29 @@ class ToolBackend(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Of a tool. `told`: the little that is for programs; `failed`: the tool could not do what it is for."""
+    """Of a tool. `told`: the little that is for programs; `failed`: the tool could not do what it is for. Half a surrogate pair, which
+    code can print and the name of a file can hold, is spelled out: no UTF-8 can carry it."""
 
     text: str
     images: tuple[Image, ...] = ()
     told: dict[str, Any] = field(default_factory=dict)
     failed: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", _whole(self.text))
+        object.__setattr__(self, "told", _whole(self.told))
+
+
+def _whole(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        case list():
+            return [_whole(item) for item in value]
+        case dict():
+            return {_whole(key): _whole(item) for key, item in value.items()}
+        case _:
+            return value
 
 
 async def run_code(
@@ -264,7 +281,7 @@ async def _watch(run: ToolRun, seconds: float | None, tell: Tell | None) -> None
         if await run.wait(max(0.0, left)) or (until is not None and time.monotonic() >= until):
             return
         line = await run.last_line()
-        await tell(time.monotonic() - began, ": ".join(filter(None, [before, line])))
+        await tell(time.monotonic() - began, _whole(": ".join(filter(None, [before, line]))))
         before = ""
 
 

@@ -84,6 +84,26 @@ async def test_a_flood_is_cut_and_can_be_read_on_and_a_plot_comes_as_a_picture(t
         assert len(text(plot)) < 100
 
 
+async def test_half_a_surrogate_pair_is_spelled_out_and_ends_nothing(tmp_path: Path) -> None:
+    async with over_stdio(tmp_path, "2025-11-25") as client:
+        shown = await call(client, "run_code", code="print('a\\ud800b'); open(b'bad\\xff.txt', 'w').close()")
+        assert "a\\ud800b" in text(shown)
+        assert told(shown)["files"] == ["bad\\udcff.txt"]
+        assert "bad\\udcff.txt" in text(await call(client, "list_files"))
+
+
+async def test_an_interrupted_run_that_waits_leaves_the_line(tmp_path: Path) -> None:
+    async with over_stdio(tmp_path, "2025-11-25") as client:
+        await call(client, "run_code", code="import time")  # a kernel is there
+        first = told(await call(client, "run_code", code="print('on'); time.sleep(60)", wait=0.1))["run_id"]
+        while "on" not in text(await call(client, "get_run", run_id=first, wait=0.1)):
+            pass
+        second = told(await call(client, "run_code", code="print('ran')", wait=0.1))["run_id"]
+        assert "goes on" not in text(await call(client, "interrupt", run_id=second))
+        assert "ran" not in text(await call(client, "get_run", run_id=second))
+        assert "KeyboardInterrupt" in text(await call(client, "interrupt", run_id=first))
+
+
 async def test_files_go_in_and_out(tmp_path: Path) -> None:
     async with over_stdio(tmp_path, "2025-11-25") as client:
         content = base64.b64encode(bytes(range(256))).decode()
