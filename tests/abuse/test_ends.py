@@ -10,6 +10,7 @@ import pytest
 
 from tests.abuse.conftest import Host, Inmate
 from tests.abuse.exhausting import answer, living, mark_of, opened, until
+from tests.support.waiting import SLACK
 
 pytestmark = pytest.mark.soak
 
@@ -128,7 +129,7 @@ def test_a_cell_that_will_not_stop_is_killed(host: Host, row: str) -> None:
         result = session.run(STUBBORN[row], timeout=0.5)
         assert result["status"] == "timeout", result
         assert "killed" in result["reason"]
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 1 + SLACK
         assert session.run("1 + 1")["status"] == "ok"
 
 

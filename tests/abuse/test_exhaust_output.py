@@ -9,6 +9,7 @@ import pytest
 
 from tests.abuse.conftest import FORMS, USERS, Host
 from tests.abuse.exhausting import MB, answer, opened
+from tests.support.waiting import SLACK
 
 # One path for all: nothing of it depends on the walls.
 pytestmark = [
@@ -52,8 +53,8 @@ def test_a_flood_ends_in_time_and_fills_nothing(host: Host, form: str, row: str)
             most = max(most, memory(flood.facts["host"]) - before)
         result = answer(ending)
         assert result["status"] == "timeout", result
-        assert time.monotonic() - started < 10
-        assert slowest < 3
+        assert time.monotonic() - started < 1.5 + 2 + SLACK
+        assert slowest < SLACK
         assert most < MOST
         assert flood.run("1 + 1")["status"] == "ok"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from typing import Any, Final
 
 import pytest
@@ -101,13 +100,12 @@ def test_a_bomb_is_bounded_and_nobody_else_notices(host: Host, bomb: str, form: 
         opened(host, {"form": form, "processes": 40}) as other,
     ):
         mark, most, answered = mark_of(bomber), 0, 0
-        started = time.monotonic()
         ending = bomber.begin(bomb, timeout=3 if host.user == "root" else 6)
         while not ending.done():
             most = max(most, processes_of(bomber, mark))
             if other.begin("1 + 1").result(20)["status"] == "ok":
                 answered += 1
-        result, took = answer(ending), time.monotonic() - started
+        result = answer(ending)
         assert answered > 3
         if host.user == "root":
             # All of its forks are refused beyond that, until its time is over.
@@ -116,7 +114,6 @@ def test_a_bomb_is_bounded_and_nobody_else_notices(host: Host, bomb: str, form: 
         else:
             assert result["status"] == "kernel_died", result
             assert "too many processes and threads, limit 40" in result["reason"]
-            assert took < 5
             assert most < BACKSTOP
         bomber.close()
         until(lambda: not living(mark))

@@ -25,7 +25,7 @@ from cellrun.channels.zmq import ZmqChannel
 from cellrun.protocol.message import Message
 from cellrun.providers.local_lease import LocalLease
 from tests.support.leases import lease_of
-from tests.support.waiting import eventually, process_exists
+from tests.support.waiting import SLACK, eventually, process_exists
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,11 @@ from tests.support.waiting import eventually, process_exists
         ("import os; os.abort()", "killed by SIGABRT"),
     ],
 )
-async def test_a_death_is_named_within_a_second(code: str, reason: str) -> None:
+async def test_a_death_is_named_at_once(code: str, reason: str) -> None:
     async with AsyncSession() as session:
         started = time.monotonic()
         result = await session.run(f"print('before', flush=True)\nimport time; time.sleep(0.1)\n{code}")
-        assert time.monotonic() - started < 1.1
+        assert time.monotonic() - started < SLACK
         assert (result.status, result.stdout) == ("kernel_died", "before\n")
         assert reason in (result.reason or "")
 
@@ -194,7 +194,7 @@ async def test_a_kernel_that_crashes_at_its_start_says_why(bash_kernelspec: str)
         started = time.monotonic()
         with pytest.raises(KernelStartError, match=r"exited with code 1.*cannot start: a reason"):
             await provider.acquire(30)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < SLACK
 
 
 @pytest.mark.wide

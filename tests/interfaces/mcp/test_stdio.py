@@ -22,7 +22,7 @@ from PIL import Image
 
 from tests.interfaces.mcp.asking import REVISIONS, call, environment, over_stdio, pictures, refused, run, text, told
 from tests.service.running import none_left
-from tests.support.waiting import eventually
+from tests.support.waiting import SLACK, eventually
 
 newest = pytest.mark.parametrize(
     "revision", [each if each == "2026-07-28" else pytest.param(each, marks=pytest.mark.wide) for each in REVISIONS]
@@ -265,5 +265,5 @@ async def _ends_by_a_signal(raw: Raw) -> None:
     began = time.monotonic()
     os.kill(raw.process.pid, signal.SIGTERM)
     assert await asyncio.to_thread(raw.process.wait, 20) == 128 + signal.SIGTERM
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < SLACK
     await none_left(started)
