@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from cellrun.errors import KernelStartError
+from cellrun.errors import ConnectionFailed, KernelStartError
 from cellrun.event_log import End, Entry
 from cellrun.providers import LocalKernels, Provider
 from cellrun.providers.base import Lease
 from cellrun.service import upkeep
 from cellrun.service.hub import EndedRun, Hub
+from cellrun.service.hub_tools import HubRun
 from cellrun.service.metrics import Metrics
 from cellrun.service.options import Quotas, ServiceOptions
 from cellrun.service.problems import Problem
@@ -305,6 +306,36 @@ async def test_a_kernel_that_could_not_be_started_is_not_counted(tmp_path: Path)
         provider.full = False
         assert hub.find("t", "a").state == "new"
         assert await ended_well(await hub.start("t", "b", asks("1")))
+
+
+async def test_what_a_run_had_printed_is_told_although_its_connection_was_lost(tmp_path: Path) -> None:
+    provider = NoKernels(LocalKernels(sandbox="none"))
+    async with hub_of(tmp_path, provider=provider) as hub:
+        never = await hub.start("t", "a", asks("1"))
+        assert isinstance(never, LiveRun)
+        await never.done.wait()
+        with pytest.raises(Problem, match="no memory"):
+            await HubRun(hub, never).result()
+        provider.full = False
+        begun = await hub.start("t", "a", asks("print('on')"))
+        assert isinstance(begun, LiveRun)
+        await begun.done.wait()
+        begun.failure = ConnectionFailed("the server is gone")
+        assert (await HubRun(hub, begun).result())["stdout"] == "on\n"
+
+
+async def test_a_session_whose_kernel_has_ended_is_told_that_its_files_are_gone(tmp_path: Path) -> None:
+    async with hub_of(tmp_path) as hub:
+        for code in ("open('kept.txt', 'w').close()", "import os; 'kept.txt' in os.listdir()"):
+            run = await hub.start("t", "a", asks(code))
+            assert isinstance(run, LiveRun)
+            await run.done.wait()
+            session = hub.find("t", "a").session
+            assert session is not None
+            await session.aclose()
+        told = await HubRun(hub, run).result()
+        assert told["text"].startswith("False")
+        assert told["restarted"] == "the session was not used for 1800 s; its files are gone, too"
 
 
 async def test_the_key_of_a_run_that_may_be_sent_again_is_free_when_its_end_is_told(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def described(promises: Promises, place: Place) -> dict[str, str]:
     """By the tools' names."""
     return {
         "run_code": _of_code(promises, place),
-        "get_run": "Come back to a run: its output so far or its end, or the part of a long text that was cut.",
+        "get_run": "Come back to a run: wait for its end, see its output so far, or read the part of a long text that was cut.",
         "interrupt": "Interrupt a run, as Ctrl-C does. Variables stay.",
         "restart": "Start a fresh kernel in this session: variables and imports go, files stay.",
         "list_files": f"List {_folder(promises)}.",
@@ -48,7 +48,8 @@ def _of_code(promises: Promises, place: Place) -> str:
     else:
         said.append("Variables, imports and files stay for later calls.")
     if place.kind != "none" and promises.idle is not None:
-        said.append(f"Not used for {_time(promises.idle)}, the kernel ends.")
+        goes = ", and variables and files with it" if promises.own_folder else ", and variables with it"
+        said.append(f"Not used for {_time(promises.idle)}, the kernel ends{goes}.")
     if promises.timeout is not None:
         longest = (
             f", or `timeout`, up to {_time(promises.longest)}" if promises.longest is not None else ", or `timeout`"

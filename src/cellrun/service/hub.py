@@ -239,12 +239,19 @@ class Hub:
         if held.session is None:
             if not counted:
                 self.check_kernels(held.row.tenant)
-            held.session = AsyncSession(self.provider, limits=self._limits, history=False, succeeds=held.succeeds)
+            before = self._of_before(held)
+            held.session = AsyncSession(self.provider, limits=self._limits, history=False, succeeds=before)
         now = time.time()
         if not held.row.began or now - held.row.used > _TOUCH:
             held.row = replace(held.row, used=now, began=True)
             self._spawn(self._keep(held))
         return held.session
+
+    def _of_before(self, held: Held) -> str | None:
+        """What became of the kernel that it had, and of what was in its folder."""
+        if held.succeeds is None or not isinstance(self.provider, LocalKernels) or not self.provider.own_folders:
+            return held.succeeds
+        return f"{held.succeeds}; its files are gone, too"
 
     async def _keep(self, held: Held) -> None:
         row = held.row

@@ -57,7 +57,7 @@ class HubRun:
         if isinstance(run, LiveRun):
             if not run.done.is_set():
                 return await self._so_far(run)
-            if run.failure is not None:
+            if run.failure is not None and not run.begun:  # else what it had printed is in its result
                 raise problem_of(run.failure)
             body = None if run.end is None else run.end.result
         else:
@@ -104,18 +104,18 @@ class HubRun:
 
 
 class HubTools:
-    """See ToolBackend."""
+    """See ToolBackend. `idle`: seconds without use after which sessions here end anyhow; None: when the service says so."""
 
-    def __init__(self, hub: Hub, tenant: str) -> None:
+    def __init__(self, hub: Hub, tenant: str, *, idle: float | None = None) -> None:
         self._hub = hub
         self._tenant = tenant
+        self._idle = idle
 
     @property
     def promises(self) -> Promises:
         options = self._hub.options
-        return promises_of(
-            self._hub.provider, timeout=options.timeout, longest=options.max_timeout, idle=options.idle_timeout
-        )
+        idle = min((each for each in (self._idle, options.idle_timeout) if each is not None), default=None)
+        return promises_of(self._hub.provider, timeout=options.timeout, longest=options.max_timeout, idle=idle)
 
     async def start(self, session: str | None, code: str, timeout: float | None) -> HubRun:
         asked = RunRequest(code=code, timeout=UNSET if timeout is None else timeout, stdin=())

@@ -8,10 +8,11 @@ import copy
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from cellrun.errors import CellrunError
-from cellrun.events import Finished, Stderr, Stdout
+from cellrun.events import Finished, Status, Stderr, Stdout
 from cellrun.files import Files
 from cellrun.folding import Folder
 from cellrun.limits import MIB, UNSET, Limits
@@ -27,15 +28,18 @@ from cellrun.wire import result_to_dict
 _RUNS: Final = 8  # that can be come back to, of what has ended
 _ALIVE: Final = 64
 _SESSIONS: Final = 8
+_NAMES: Final = 1_000  # of sessions that gave way: what became of them is told once
+_GIVEN_UP: Final = f"{_SESSIONS} other sessions were used since; its files may be gone, too"
 _KEPT: Final = Limits(text=2 * MIB, displays=16 * MIB)
 _LINES: Final = 4096  # characters that the last line is looked for in
 
 
 class LocalRun:
-    """See ToolRun."""
+    """See ToolRun. `restarted`: why the session's earlier kernel is gone, where it has to be said with this run."""
 
-    def __init__(self, id: str, session_name: str) -> None:
+    def __init__(self, id: str, session_name: str, restarted: str | None) -> None:
         self.session_name = session_name
+        self._restarted = restarted
         self._id = id
         self._folder = Folder(_KEPT)
         self._last = 0
@@ -67,7 +71,10 @@ class LocalRun:
                     if isinstance(event, (Stdout, Stderr)):
                         self._text = (self._text + event.text)[-_LINES:]
         except CellrunError as error:
-            self._failure = error
+            if self._stream is not None and self._stream.begun:
+                self._folder.add(self._finished("kernel_died", str(error)))
+            else:
+                self._failure = error
         finally:
             self._done.set()
 
@@ -84,15 +91,25 @@ class LocalRun:
         if self._failure is not None:
             raise self._failure
         if self.ended:
-            return result_to_dict(self._folder.result())
+            return self._told(self._folder)
         folder = copy.deepcopy(self._folder)
+        folder.add(self._finished("interrupted"))
+        return {**self._told(folder), "status": "running"}
+
+    def _finished(self, status: Status, reason: str | None = None) -> Finished:
         taken = time.monotonic() - self._began
-        folder.add(
-            Finished(
-                seq=self._last + 1, execution_id=self._id, status="interrupted", execution_count=None, duration=taken
-            )
+        return Finished(
+            seq=self._last + 1,
+            execution_id=self._id,
+            status=status,
+            execution_count=None,
+            duration=taken,
+            reason=reason,
         )
-        return {**result_to_dict(folder.result()), "status": "running"}
+
+    def _told(self, folder: Folder) -> dict[str, Any]:
+        told = result_to_dict(folder.result())
+        return {**told, "restarted": told["restarted"] or self._restarted}
 
     async def interrupt(self) -> None:
         """One that waits leaves the line."""
@@ -125,7 +142,8 @@ class LocalTools:
         self._timeout = timeout
         self._owned = owned
         self._session_id = session_id
-        self._sessions: dict[str, AsyncSession] = {}
+        self._sessions: OrderedDict[str, AsyncSession] = OrderedDict()  # the longest unused first
+        self._given_up: OrderedDict[str, None] = OrderedDict()
         self._runs: OrderedDict[str, LocalRun] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -138,13 +156,13 @@ class LocalTools:
         if sum(not run.ended for run in self._runs.values()) >= _ALIVE:
             raise Problem("quota_exceeded", f"{_ALIVE} runs go on or wait for their turn: wait, or interrupt one")
         kernel = self._session(name)
-        run = LocalRun(uuid.uuid4().hex, name)
+        gone = name in self._given_up
+        self._given_up.pop(name, None)
+        run = LocalRun(uuid.uuid4().hex, name, _GIVEN_UP if gone else None)
         self._runs[run.id] = run
         for id in [id for id, old in self._runs.items() if old.ended][:-_RUNS]:
             del self._runs[id]
-        task = asyncio.create_task(run.carry_out(kernel, code, timeout))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(run.carry_out(kernel, code, timeout))
         return run
 
     async def find(self, run: str) -> LocalRun:
@@ -169,14 +187,36 @@ class LocalTools:
     async def check_write(self, size: int) -> None:
         pass
 
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def _session(self, name: str) -> AsyncSession:
-        if name not in self._sessions:
-            if len(self._sessions) >= _SESSIONS:
-                raise Problem("quota_exceeded", f"{_SESSIONS} sessions are the limit: go on with one that there is")
-            limits = Limits(timeout=self._timeout)
-            there = self._session_id if not name or self._session_id is None else f"{self._session_id}:{name}"
-            self._sessions[name] = AsyncSession(self._target, limits=limits, session_id=there, history=False)
-        return self._sessions[name]
+        """For one more than there may be, the longest unused in which nothing runs gives way."""
+        found = self._sessions.get(name)
+        if found is not None:
+            self._sessions.move_to_end(name)
+            return found
+        if len(self._sessions) >= _SESSIONS:
+            self._begin(self._unused().aclose())
+        limits = Limits(timeout=self._timeout)
+        there = self._session_id if not name or self._session_id is None else f"{self._session_id}:{name}"
+        made = self._sessions[name] = AsyncSession(self._target, limits=limits, session_id=there, history=False)
+        return made
+
+    def _unused(self) -> AsyncSession:
+        busy = {run.session_name for run in self._runs.values() if not run.ended}
+        name = next((name for name in self._sessions if name not in busy), None)
+        if name is None:
+            raise Problem(
+                "quota_exceeded", f"code runs in {_SESSIONS} sessions, and more there may not be: wait for one"
+            )
+        if self._sessions[name].began:
+            self._given_up[name] = None
+            if len(self._given_up) > _NAMES:
+                self._given_up.popitem(last=False)
+        return self._sessions.pop(name)
 
     async def aclose(self) -> None:
         """Ends what runs, all kernels, and what they came from. Never raises; cancelled, it goes on in the background."""

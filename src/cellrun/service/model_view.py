@@ -20,8 +20,18 @@ _HEAD: Final = 0.6  # of the budget; errors stand at the end, so that is kept, t
 _SIDE: Final = 1_024
 _BYTES: Final = 256 * KIB
 _PIXELS: Final = 40_000_000
+_TOGETHER: Final = (
+    600 * KIB
+)  # with Base64 and the text below the million bytes that an answer may have for some clients
 _PICTURES: Final = 4
 _SCALABLE: Final = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
+_SHOWN: Final = (
+    "PNG",
+    "JPEG",
+    "GIF",
+    "WEBP",
+)  # that models take; one that is something else makes them refuse the whole conversation
+_OF_PNG: Final = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 # Base64 says nothing to a model and is most of what a plot weighs.
 # In one line, or in those of 76 characters that MIME has (RFC 2045, section 6.8): what stands below is not taken for more of it.
 _DATA_URL: Final = re.compile(
@@ -29,9 +39,12 @@ _DATA_URL: Final = re.compile(
 )
 
 
-def model_view(result: Mapping[str, Any], *, budget: int = BUDGET, full: str | None = None) -> dict[str, Any]:
+def model_view(
+    result: Mapping[str, Any], *, budget: int = BUDGET, full: str | None = None, pictures: str | None = None
+) -> dict[str, Any]:
     """Of a Result as JSON data. `text`: the transcript; `images`: `{"mime", "base64"}`; `cut`: characters left out of the text;
-    `images_left_out`: pictures that are not there; `full`: where the whole is; None: at its address in our API.
+    `images_left_out`: pictures that are not there; `full`: where the whole is; None: at its address in our API. `pictures`: how to come by
+    those that are left out; None: they are where the whole is.
 
     >>> model_view({"execution_id": "e", "status": "ok", "text": "a" * 50, "outputs": []}, budget=30)["text"]
     'aaaaaaaaaaaaaaaaaa\\n[… 20 of 50 characters left out; the whole is at /v1/runs/e …]\\naaaaaaaaaaaa'
@@ -39,14 +52,15 @@ def model_view(result: Mapping[str, Any], *, budget: int = BUDGET, full: str | N
     full = full or f"/v1/runs/{result['execution_id']}"
     text, cut = shortened(_DATA_URL.sub("(data left out)", result["text"]), budget, f"the whole is at {full}")
     found = [image for output in result["outputs"] if (image := image_of(output.get("data") or {})) is not None]
-    images = [small for image in found[-_PICTURES:] if (small := scaled(image)) is not None]
+    images = _last(found)
     notes = []
     if result.get("restarted"):
         notes.append(f"[the kernel was restarted and its variables are gone: {result['restarted']}]")
     if result["status"] not in ("ok", "error", "running"):
         notes.append(f"[{result['status']}: {result.get('reason') or 'no reason is known'}]")
     if len(images) < len(found):
-        notes.append(f"[{len(found) - len(images)} of {len(found)} pictures left out; they are at {full}]")
+        where = pictures or f"they are at {full}"
+        notes.append(f"[{len(found) - len(images)} of {len(found)} pictures left out; {where}]")
     return {
         "execution_id": result["execution_id"],
         "status": result["status"],
@@ -75,16 +89,30 @@ def shortened(text: str, budget: int, note: str) -> tuple[str, int]:
     return f"{first}\n[… {cut} of {len(text)} characters left out; {note} …]\n{last}", cut
 
 
+def _last(found: Sequence[Image]) -> list[Image]:
+    """The newest, for which there is room."""
+    images: list[Image] = []
+    room = _TOGETHER
+    for image in reversed(found[-_PICTURES:]):
+        small = scaled(image)
+        if small is not None and len(small.data) <= room:
+            images.insert(0, small)
+            room -= len(small.data)
+    return images
+
+
 def scaled(image: Image) -> Image | None:
-    """A picture of at most 1024 pixels a side and 256 KiB; None where it cannot be read, or not be made so small."""
+    """A picture of at most 1024 pixels a side and 256 KiB, in a format that models take, whatever it was called; None where it cannot be
+    read to its end, or not be made so small."""
     from PIL import Image as Pillow
 
     try:
         with Pillow.open(io.BytesIO(image.data), formats=_SCALABLE) as picture:
             if picture.width * picture.height > _PIXELS:
                 return None
-            if max(picture.size) <= _SIDE and len(image.data) <= _BYTES:
-                return image
+            if max(picture.size) <= _SIDE and len(image.data) <= _BYTES and picture.format in _SHOWN:
+                picture.load()
+                return Image(f"image/{picture.format.lower()}", image.data)
             picture.thumbnail((_SIDE, _SIDE))
             return _smallest(picture)
     except Exception:  # whatever a decoder makes of bytes that user code wrote
@@ -92,6 +120,8 @@ def scaled(image: Image) -> Image | None:
 
 
 def _smallest(picture: Any) -> Image | None:
+    if picture.mode not in _OF_PNG:
+        picture = picture.convert("RGB")
     attempts: Sequence[tuple[str, Mapping[str, Any]]] = (
         ("PNG", {"optimize": True}),
         ("JPEG", {"quality": 85}),

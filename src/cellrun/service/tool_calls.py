@@ -41,7 +41,9 @@ class RunCode(_InSession):
 
 class GetRun(_InSession):
     run_id: str | None = Field(None, max_length=64, description="Left out: the newest run of this session.")
-    wait: float = Field(0, ge=0, le=3_600, description="Seconds to wait for its end.")
+    wait: float | None = Field(
+        None, ge=0, le=3_600, description="Seconds to wait for its end; 0: give what there is so far."
+    )
     offset: int | None = Field(None, ge=0, description="Give the text from this character on, where it was cut.")
 
 
@@ -61,7 +63,7 @@ class ReadFile(_InSession):
     path: str = Field(max_length=4_096, description="Relative to the working folder.")
     offset: int = Field(0, ge=0, description="Byte to begin at.")
     encoding: Literal["auto", "base64"] = Field(
-        "auto", description="auto: text, or a picture. base64: any bytes, 1 MiB a call."
+        "auto", description="auto: text, or a picture. base64: any bytes, 512 KiB a call."
     )
 
 
@@ -132,8 +134,9 @@ async def _carry_out(
                 backend, session, arguments.code, timeout=arguments.timeout, wait=wait, tell=tell
             )
         case "get_run":
+            wait = wait if arguments.wait is None else arguments.wait
             return await toolbox.get_run(
-                backend, session, arguments.run_id, offset=arguments.offset, wait=arguments.wait, tell=tell
+                backend, session, arguments.run_id, offset=arguments.offset, wait=wait, tell=tell
             )
         case "interrupt":
             return await toolbox.interrupt(backend, session, arguments.run_id)

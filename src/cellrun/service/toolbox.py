@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from cellrun.errors import CellrunError
 from cellrun.files import Files
-from cellrun.limits import MIB
+from cellrun.limits import KIB, MIB
 from cellrun.mime import Image
 from cellrun.providers import LocalKernels
 from cellrun.service.model_view import BUDGET, model_view, scaled
@@ -29,8 +29,9 @@ TELL_EVERY: Final = 3.0
 _FILES: Final = 20  # names in an answer
 _LISTED: Final = 200
 _LINE: Final = 200
-_BASE64: Final = MIB
+_BASE64: Final = 512 * KIB
 _PICTURE: Final = 16 * MIB
+_FEWER: Final = "save them to files, and read_file gives each"
 _GIVES_WAY: Final = 3.0
 _PICTURES: Final = {
     ".png": "image/png",
@@ -176,12 +177,12 @@ async def get_run(
     run_id: str | None,
     *,
     offset: int | None = None,
-    wait: float | None = 0,
+    wait: float | None = None,
     tell: Tell | None = None,
 ) -> Answer:
-    """A run's answer again, or a later part of its text. Cancelled, it leaves the run alone."""
+    """A run's answer, for which it waits as `run_code` does, or at once a later part of its text. Cancelled, it leaves the run alone."""
     run = await _found(backend, session, run_id)
-    await _watch(run, wait, tell)
+    await _watch(run, wait if offset is None else 0, tell)
     return await _answer(run, offset)
 
 
@@ -204,7 +205,7 @@ async def restart(backend: ToolBackend, session: str | None) -> Answer:
 
 async def list_files(backend: ToolBackend, session: str | None, path: str) -> Answer:
     files = await backend.files(_named(session))
-    found = await _of(path, files.list(path.strip("/")))
+    found = await _of(path, files.list(path.rstrip("/") if path.strip("/") else ""))
     lines = [f"{one.path}/" if one.is_dir else f"{one.path}\t{one.size} bytes" for one in found[:_LISTED]]
     if len(found) > _LISTED:
         lines.append(f"[{len(found) - _LISTED} of {len(found)} left out: list a folder below]")
@@ -214,7 +215,7 @@ async def list_files(backend: ToolBackend, session: str | None, path: str) -> An
 async def read_file(
     backend: ToolBackend, session: str | None, path: str, *, offset: int = 0, encoding: str = "auto"
 ) -> Answer:
-    """Text in parts of the budget; a picture as one; `encoding="base64"`: the bytes, a MiB at a time."""
+    """Text in parts of the budget; a picture as one; `encoding="base64"`: the bytes, half a MiB at a time."""
     files = await backend.files(_named(session))
     size = (await _of(path, files.stat(path))).size or 0
     kind = _PICTURES.get(PurePosixPath(path).suffix.lower())
@@ -228,10 +229,11 @@ async def read_file(
     if encoding == "base64":
         told = {"offset": offset, "bytes": len(data), "size": size}
         return Answer(text=base64.b64encode(data).decode("ascii"), told=told)
-    text, used = _as_text(data, whole=rest <= 0)
+    text, used = _as_text(data, begun=offset > 0, whole=rest <= 0)
     if text is None:
+        wrong = "not text" if kind is None else "neither text nor a picture that can be shown"
         return Answer(
-            text=f"{path} is not text: {size} bytes. `encoding`: base64 gives the bytes; or look into it with code.",
+            text=f"{path} is {wrong}: {size} bytes. `encoding`: base64 gives the bytes; or look into it with code.",
             failed=True,
         )
     end = offset + used
@@ -289,7 +291,9 @@ async def _answer(run: ToolRun, offset: int | None = None) -> Answer:
     result = await run.result()
     if offset is not None:
         return _later(run, result["text"], offset)
-    seen = await asyncio.to_thread(model_view, result, full=f"get_run with run_id={run.id!r} and an offset")
+    seen = await asyncio.to_thread(
+        model_view, result, full=f"get_run with run_id={run.id!r} and an offset", pictures=_FEWER
+    )
     notes = []
     if seen["status"] == "running":
         notes.append(f"[still running; get_run with run_id={run.id!r} waits for the rest, interrupt stops it]")
@@ -339,8 +343,10 @@ async def _of(path: str, work: Awaitable[_T]) -> _T:
         raise Problem("bad_request", f"{path!r} is a folder") from None
     except NotADirectoryError:
         raise Problem("bad_request", f"{path!r} is no folder, or leads through a file") from None
-    except (ValueError, OSError) as error:
-        raise Problem("bad_request", f"{path!r}: {getattr(error, 'strerror', None) or error}") from None
+    except ValueError as error:  # it says which path
+        raise Problem("bad_request", str(error)) from None
+    except OSError as error:
+        raise Problem("bad_request", f"{path!r}: {error.strerror or error}") from None
 
 
 async def _part(files: Files, path: str, offset: int, most: int) -> bytes:
@@ -353,11 +359,15 @@ async def _part(files: Files, path: str, offset: int, most: int) -> bytes:
     return found[:most]
 
 
-def _as_text(data: bytes, *, whole: bool) -> tuple[str | None, int]:
-    """The text, and how many bytes of the data it is: a part may end within a character. None: this is no text."""
+def _as_text(data: bytes, *, begun: bool, whole: bool) -> tuple[str | None, int]:
+    """The text, and how many bytes of the data it is: a part may begin (`begun`: of a file) and end within a character. None: this is no
+    text."""
+    first = 0
+    while begun and first < min(3, len(data)) and data[first] & 0xC0 == 0x80:
+        first += 1
     for less in range(1 if whole else 4):
         try:
-            text = data[: len(data) - less].decode("utf-8")
+            text = data[first : len(data) - less].decode("utf-8")
         except UnicodeDecodeError:
             continue
         return (None, 0) if "\0" in text else (text, len(data) - less)

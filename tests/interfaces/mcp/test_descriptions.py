@@ -25,13 +25,15 @@ def test_only_what_holds_is_promised(tmp_path: Path) -> None:
     contained = promises_of(LocalKernels(), timeout=300, longest=3600, idle=90)
     assert "Run Python code" in told(contained)
     assert "no network" in told(contained)
-    assert "Not used for 90 seconds" in told(contained)
+    assert "Not used for 90 seconds, the kernel ends, and variables and files with it." in told(contained)
     assert "It may take 5 minutes, or `timeout`, up to 60 minutes." in told(contained)
     assert "session's" in described(contained, CHAT)["list_files"]
     loose = promises_of(LocalKernels(sandbox="none", kernel="ir", cwd=tmp_path), timeout=None)
     for wrong in ("Python", "network", "Not used", "may take"):
         assert wrong not in told(loose)
     assert "session's" not in described(loose, CHAT)["list_files"]
+    folder_of_all = promises_of(LocalKernels(sandbox="none", cwd=tmp_path), timeout=None, idle=90)
+    assert "the kernel ends, and variables with it." in told(folder_of_all)
     for provider in (JupyterServer("http://127.0.0.1:8888/"), CellrunService("cellrun://localhost")):
         elsewhere = told(promises_of(provider, timeout=None))
         assert "network" not in elsewhere

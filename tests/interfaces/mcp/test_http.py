@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from mcp import MCPError
 
@@ -28,11 +29,12 @@ JSON = {"Accept": "application/json, text/event-stream", "Content-Type": "applic
 
 @dataclass
 class Shared:
-    """A service with keys of two tenants."""
+    """A service with keys of three tenants."""
 
     service: Service
     ann: str
     bob: str
+    eve: str
 
     @property
     def url(self) -> str:
@@ -42,9 +44,9 @@ class Shared:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     service = Service(tmp_path_factory.mktemp("mcp"), variables={"CELLRUN_INTERFACES": "mcp"})
-    ann, bob = service.add_key("ann"), service.add_key("bob")
+    ann, bob, eve = (service.add_key(tenant) for tenant in ("ann", "bob", "eve"))
     service.start()
-    yield Shared(service, ann, bob)
+    yield Shared(service, ann, bob, eve)
     service.end()
     log = service.log_text()
     assert '"level": "error"' not in log
@@ -145,7 +147,7 @@ async def test_a_call_that_is_cancelled_interrupts_its_run(shared: Shared, revis
         await run(mcp, "import time")
         calling = asyncio.create_task(mcp.call_tool("run_code", {"code": "print('begun', flush=True); time.sleep(50)"}))
         async with asyncio.timeout(10):
-            while "begun" not in text(await call(mcp, "get_run")):
+            while "begun" not in text(await call(mcp, "get_run", wait=0)):
                 await asyncio.sleep(0.05)
         calling.cancel()
         await asyncio.gather(calling, return_exceptions=True)
@@ -180,16 +182,48 @@ async def test_tenants_know_nothing_of_each_other(shared: Shared, revision: str)
         assert await run(ann, "secret") == "'of ann'"
 
 
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+}
+
+
+@pytest.mark.wide
+async def test_a_tenant_that_opens_connections_without_end_is_refused_more_and_others_are_not(shared: Shared) -> None:
+    async with client(shared.service, shared.eve) as eve, client(shared.service, shared.bob) as bob:
+
+        async def opened(http: aiohttp.ClientSession) -> tuple[int, str]:
+            async with http.post("/mcp", json=INITIALIZE, headers=JSON) as response:
+                return response.status, response.headers.get("Mcp-Session-Id", "")
+
+        _, first = await opened(eve)
+        for _ in range(999):
+            assert (await opened(eve))[0] == 200
+        told, _ = await problem(eve, "POST", "/mcp", "quota_exceeded", 429, json=INITIALIZE, headers=JSON)
+        assert "1000 MCP connections" in told["detail"]
+        assert (await opened(bob))[0] == 200
+        async with eve.delete("/mcp", headers={**JSON, "Mcp-Session-Id": first}) as response:
+            assert response.status == 200
+        assert (await opened(eve))[0] == 200
+
+
+async def test_what_a_connection_is_promised_is_as_long_as_it_lives(tmp_path: Path) -> None:
+    variables = {"CELLRUN_INTERFACES": "mcp", "CELLRUN_IDLE_TIMEOUT": "28800"}
+    service = Service(tmp_path, variables=variables).start()
+    try:
+        for headers, said in ({}, "Not used for 30 minutes"), ({"X-Session-Id": "chat"}, "Not used for 480 minutes"):
+            async with over_http(service.url, "2025-11-25", headers=headers) as mcp:
+                assert said in ((await mcp.list_tools()).tools[0].description or "")
+    finally:
+        service.end()
+
+
 async def test_a_connection_is_of_no_use_to_another_tenant(shared: Shared) -> None:
-    initialize = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
-    }
     listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
     async with client(shared.service, shared.ann) as ann, client(shared.service, shared.bob) as bob:
-        async with ann.post("/mcp", json=initialize, headers=JSON) as response:
+        async with ann.post("/mcp", json=INITIALIZE, headers=JSON) as response:
             assert response.status == 200
             own = {**JSON, "Mcp-Session-Id": response.headers["Mcp-Session-Id"]}
         for ask in (

@@ -123,13 +123,19 @@ async def test_files_go_in_and_out(tmp_path: Path) -> None:
         rest = text(await call(client, "read_file", path="long.txt", offset=19_999))
         assert first.partition("\n")[0] + rest == "a" + "é" * 15_000
         assert text(await call(client, "read_file", path="long.txt", offset=40_000)) == "[the file ends at byte 30001]"
+        within = text(await call(client, "read_file", path="long.txt", offset=20_000))  # between the two bytes of an é
+        assert within == "é" * 5_000
         picture = io.BytesIO()
         Image.new("RGB", (2000, 10)).save(picture, "PNG")
         (tmp_path / "work" / "picture.png").write_bytes(picture.getvalue())
         assert len(pictures(await call(client, "read_file", path="picture.png"))) == 1
+        (tmp_path / "work" / "cut.png").write_bytes(picture.getvalue()[:60])
+        assert "neither text nor a picture that can be shown" in await refused(client, "read_file", path="cut.png")
         assert "there is no 'none'" in await refused(client, "read_file", path="none")
         assert "is a folder" in await refused(client, "read_file", path="in")
         assert "'../x'" in await refused(client, "write_file", path="../x", content="")
+        for name in ("list_files", "read_file"):
+            assert "must be relative" in await refused(client, name, path=str(tmp_path / "work"))
         assert not (tmp_path / "x").exists()
 
 
@@ -142,18 +148,19 @@ async def _a_long_run_reports_its_last_line_and_can_be_come_back_to(client: Clie
     code = "import time\nfor i in range(7): print('step', i, flush=True); time.sleep(1)"
     result = await client.call_tool("run_code", {"code": code}, progress_callback=on_progress)
     run_id = (result.structured_content or {})["run_id"]
-    (first, name), (second, line) = seen
+    (first, name), (second, line), *_ = seen
     assert name is not None
     assert name.startswith(f"run {run_id}: step ")
     assert line is not None
     assert line.startswith("step ")
-    assert 2.9 < first < 4 < second < 7
+    assert first > 2.9
+    assert second - first > 2.9
 
     begun = await call(client, "run_code", code="print('begun'); time.sleep(1); print('done')", wait=0.5)
     assert told(begun)["status"] == "running"
     assert text(begun).startswith("begun\n[still running; get_run with run_id='")
-    assert text(await call(client, "get_run", run_id=told(begun)["run_id"], wait=20)) == "begun\ndone"
-    assert text(await call(client, "get_run")) == "begun\ndone"
+    assert text(await call(client, "get_run", run_id=told(begun)["run_id"])) == "begun\ndone"  # it waits, as that says
+    assert text(await call(client, "get_run", wait=0)) == "begun\ndone"
 
     limited = await call(client, "run_code", code="print('part', flush=True); time.sleep(30)", timeout=0.5)
     assert told(limited)["status"] == "timeout"

@@ -120,7 +120,7 @@ async def test_files_go_in_and_out(shared: Shared) -> None:
         ):
             await problem(http, "POST", "/tools/read_file", code, status, json={"path": path}, headers=chat)
         told, _ = await problem(http, "POST", "/tools/list_files", "bad_request", 400, json={})
-        assert "name the session" in told["detail"]
+        assert "a header X-Session-Id" in told["detail"]
         await problem(http, "POST", "/tools/run_code", "bad_request", 400, json={"kode": "1"})
         await problem(
             http, "POST", "/tools/run_code", "bad_request", 400, data=b"{", headers={"Content-Type": "application/json"}

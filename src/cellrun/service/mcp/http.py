@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.routing import Route
@@ -34,9 +35,12 @@ from cellrun.service.toolbox import ToolBackend
 
 _PATHS: Final = ("/mcp", "/mcp/")
 _IDLE: Final = 1_800.0  # without a request, after which a connection's id is worth nothing
+_CONNECTIONS: Final = 1_000  # of a tenant; the package allows ten times as many to all
 _SWEEP: Final = 60.0
 _OURS: Final = re.compile(r"mcp:[0-9a-f]{32}")
 _ID: Final = "mcp-session-id"
+_REVISION: Final = "mcp-protocol-version"
+_FIRST: Final = HANDSHAKE_PROTOCOL_VERSIONS[0]  # of a request that names none
 _log: Final = logging.getLogger("cellrun.service.mcp")
 
 
@@ -63,7 +67,9 @@ class _Endpoint:
         def whose(asking: Asking) -> tuple[ToolBackend, Place]:
             request = asking.request
             assert isinstance(request, Request)
-            return HubTools(hub, request.state.caller.tenant), place_of(request.headers)
+            place = place_of(request.headers)
+            idle = _IDLE if place.kind == "connection" else None
+            return HubTools(hub, request.state.caller.tenant, idle=idle), place
 
         self._manager = StreamableHTTPSessionManager(
             make_server(whose, version=app.version),
@@ -83,26 +89,33 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self._manager is not None
         assert self._connections is not None
+        connections = self._connections
+        headers = Headers(scope=scope)
+        id = headers.get(_ID, "")
         try:
             caller = await caller_of(scope, scope["app"].state.context)
+            if not id and headers.get(_REVISION, _FIRST) in HANDSHAKE_PROTOCOL_VERSIONS:
+                connections.check_room(caller.tenant)
         except Problem as problem:
             await as_response(problem)(scope, receive, send)
             return
         # By this the package keeps a connection to those who have opened it.
         scope["user"] = AuthenticatedUser(AccessToken(token="", client_id=caller.tenant, scopes=[]))
-        id = Headers(scope=scope).get(_ID, "")
         status = 500
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                opened = Headers(raw=message["headers"]).get(_ID, "")
+                if opened and not id and status < 300:
+                    connections.opened(caller.tenant, opened)
             await send(message)
 
-        with self._connections.used(caller.tenant, id):
+        with connections.used(caller.tenant, id):
             await self._manager.handle_request(scope, receive, answer)
         if scope["method"] == "DELETE" and status < 300:
-            await self._connections.end(caller.tenant, id)
+            await connections.end(caller.tenant, id)
 
 
 def place_of(headers: Headers) -> Place:
@@ -115,12 +128,26 @@ def place_of(headers: Headers) -> Place:
 
 
 class Connections:
-    """The sessions that connections have by themselves. Nobody can find one again when its connection has ended, so it ends, too."""
+    """Those of the revision 2025-11-25, which there may be so many of, and the sessions that they have by themselves. Nobody can find one
+    again when its connection has ended, so it ends, too."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._open: Counter[tuple[str, str]] = Counter()
         self._used: dict[tuple[str, str], float] = {}
+
+    def check_room(self, tenant: str) -> None:
+        """Raises Problem where this tenant may open no more."""
+        if sum(owner == tenant for owner, _ in self._used) >= _CONNECTIONS:
+            raise Problem(
+                "quota_exceeded",
+                f"{_CONNECTIONS} MCP connections at once are the limit: end those that are not used (DELETE), or wait until they "
+                f"have not been used for {_IDLE:g} s",
+                retry_after=_SWEEP,
+            )
+
+    def opened(self, tenant: str, id: str) -> None:
+        self._used[tenant, f"mcp:{id}"] = time.monotonic()
 
     @contextlib.contextmanager
     def used(self, tenant: str, id: str) -> Iterator[None]:
@@ -132,7 +159,7 @@ class Connections:
             self._open[key] -= 1
             if not self._open[key]:
                 del self._open[key]
-            if key in self._hub.held:
+            if key in self._used or key in self._hub.held:
                 self._used[key] = time.monotonic()
 
     async def end(self, tenant: str, id: str) -> None:

@@ -60,6 +60,9 @@ class ListFilesBody(_Body):
 class ReadFileBody(_Body):
     path: str = Field(max_length=4_096, description="Relative to the working folder.")
     offset: int = Field(0, ge=0, description="Byte to begin at.")
+    encoding: Literal["auto", "base64"] = Field(
+        "auto", description="auto: text, or a picture. base64: any bytes, 512 KiB a call."
+    )
 
 
 class WriteFileBody(_Body):
@@ -94,6 +97,17 @@ async def _asked(request: Request) -> Asked:
 
 
 From = Annotated[Asked, Depends(_asked)]
+
+
+async def _asked_in_chat(of: From) -> Asked:
+    if of.session is None:
+        raise Problem(
+            "bad_request", "this call is of no chat, and has no files and no kernel: a header X-Session-Id names one"
+        )
+    return of
+
+
+FromChat = Annotated[Asked, Depends(_asked_in_chat)]
 _RUN: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "What it printed and showed; after it each picture as a data URL",
@@ -144,8 +158,7 @@ def _add_operations(app: FastAPI) -> None:
 
     @app.post("/get_run", operation_id="get_run", summary="Come back to a run", responses=_RUN)
     async def get_run(request: Request, body: GetRunBody, of: From) -> Response:
-        wait = 0 if body.offset is not None else _WAIT
-        work = toolbox.get_run(of.backend, of.session, body.run_id, offset=body.offset, wait=wait)
+        work = toolbox.get_run(of.backend, of.session, body.run_id, offset=body.offset, wait=_WAIT)
         return await _run(request, work)
 
     @app.post("/interrupt", operation_id="interrupt", summary="Interrupt a run", responses=_RUN)
@@ -153,20 +166,20 @@ def _add_operations(app: FastAPI) -> None:
         return await _run(request, toolbox.interrupt(of.backend, of.session, body.run_id))
 
     @app.post("/restart", operation_id="restart", summary="Start a fresh kernel", responses=_TEXT)
-    async def restart(of: From) -> Response:
+    async def restart(of: FromChat) -> Response:
         return JSONResponse((await toolbox.restart(of.backend, of.session)).text)
 
     @app.post("/list_files", operation_id="list_files", summary="List the chat's working folder", responses=_TEXT)
-    async def list_files(body: ListFilesBody, of: From) -> Response:
+    async def list_files(body: ListFilesBody, of: FromChat) -> Response:
         return JSONResponse((await toolbox.list_files(of.backend, of.session, body.path)).text)
 
     @app.post("/read_file", operation_id="read_file", summary="Read a file", responses=_TEXT)
-    async def read_file(body: ReadFileBody, of: From) -> Response:
-        answer = await toolbox.read_file(of.backend, of.session, body.path, offset=body.offset)
+    async def read_file(body: ReadFileBody, of: FromChat) -> Response:
+        answer = await toolbox.read_file(of.backend, of.session, body.path, offset=body.offset, encoding=body.encoding)
         return JSONResponse(_urls(answer)[0] if answer.images else answer.text)
 
     @app.post("/write_file", operation_id="write_file", summary="Create or replace a file", responses=_TEXT)
-    async def write_file(body: WriteFileBody, of: From) -> Response:
+    async def write_file(body: WriteFileBody, of: FromChat) -> Response:
         answer = await toolbox.write_file(of.backend, of.session, body.path, body.content, encoding=body.encoding)
         return JSONResponse(answer.text)
 
