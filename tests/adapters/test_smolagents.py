@@ -92,6 +92,23 @@ def test_nothing_from_the_kernel_is_unpickled() -> None:
                 executor(code.format(value))
 
 
+class Easter(Tool):  # type: ignore[misc]
+    name = "easter"
+    description = "The day of Easter."
+    inputs = {"year": {"type": "integer", "description": "of which year"}}
+    output_type = "string"
+
+    def forward(self, year: int) -> str:
+        from dateutil.easter import easter  # of the package python-dateutil
+
+        return str(easter(year))
+
+
+def test_a_tool_may_import_what_is_there_under_the_name_of_another_package() -> None:
+    with agent_with(Scripted("final_answer(easter(year=2026))"), Easter()) as agent:
+        assert agent.run("when is Easter?") == "2026-04-05"
+
+
 def test_a_package_that_is_missing_is_named() -> None:
     with CellrunExecutor() as executor:
         assert executor.install_packages(["pip", ""]) == ["pip"]

@@ -21,16 +21,18 @@ from cellrun.result import DisplayOutput, Result
 from cellrun.service.model_view import scaled
 from cellrun.sync import Session
 
+# What a tool needs is the names of the modules that it imports, or of packages where its author says so: `yaml` and `PyYAML` are both there.
 _MISSING: Final = """
-import importlib.metadata as _metadata, json as _json
+import importlib.metadata as _metadata, importlib.util as _util, json as _json
 def _missing(names):
     for name in names:
         try:
             _metadata.distribution(name)
         except _metadata.PackageNotFoundError:
-            yield name
+            if _util.find_spec(name.partition(".")[0]) is None:
+                yield name
 print(_json.dumps(list(_missing({names!r}))))
-del _missing, _metadata, _json
+del _missing, _metadata, _util, _json
 """
 
 
