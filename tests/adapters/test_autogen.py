@@ -93,6 +93,8 @@ async def test_it_is_stored_and_loaded_as_a_component_without_its_key() -> None:
     assert CellrunCodeExecutor.dump_component(loaded) == stored
     with pytest.raises(ValueError, match="cannot be stored"):
         CellrunCodeExecutor(LocalKernels()).dump_component()
+    on_server = CellrunCodeExecutor("http://127.0.0.1:8888/?token=secret").dump_component()
+    assert on_server.config["provider"] == "http://127.0.0.1:8888/"
 
 
 async def test_it_starts_by_itself_and_again_after_a_stop() -> None:

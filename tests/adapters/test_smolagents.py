@@ -99,7 +99,7 @@ class Easter(Tool):  # type: ignore[misc]
     output_type = "string"
 
     def forward(self, year: int) -> str:
-        from dateutil.easter import easter  # of the package python-dateutil
+        from dateutil.easter import easter  # type: ignore[import-untyped]  # of the package python-dateutil
 
         return str(easter(year))
 

@@ -101,11 +101,20 @@ def test_only_the_tools_that_are_wanted_are_offered() -> None:
     assert "no network" not in CodeTools("http://127.0.0.1:8888/", only=["run_code"]).tools[0].description
 
 
+def test_the_token_of_an_address_is_not_shown() -> None:
+    tools = CodeTools("http://127.0.0.1:8888/?token=secret")
+    assert repr(tools) == "<CodeTools on http://127.0.0.1:8888/, idle>"
+
+
 def test_parameters_that_do_not_go_together_are_named() -> None:
     with pytest.raises(ValueError, match="key= is for a cellrun service"):
         CodeTools(key="k")
     with pytest.raises(ValueError, match="session_id= is for a cellrun service"):
         CodeTools("http://127.0.0.1:8888/", session_id="s")
+    with pytest.raises(ValueError, match="the address of the Jupyter server must begin with http"):
+        CodeTools("localhost:8888")
+    with pytest.raises(ValueError, match="a user name, password or key; pass key="):
+        CodeTools("cellrun://key@localhost")
     with pytest.raises(ValueError, match="there is no tool 'run'; there are: run_code, "):
         CodeTools(only=["run"])
 

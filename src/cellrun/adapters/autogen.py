@@ -10,6 +10,7 @@ from autogen_core import CancellationToken, Component
 from autogen_core.code_executor import CodeBlock, CodeExecutor, CodeResult
 from pydantic import BaseModel
 
+from cellrun.errors import public_url
 from cellrun.limits import Limits
 from cellrun.mime import Image
 from cellrun.providers import Provider
@@ -25,7 +26,7 @@ _REST: Final = "print less, or write it to a file"
 
 
 class CellrunExecutorConfig(BaseModel):
-    """Of a CellrunCodeExecutor, as AutoGen stores it. A key is not stored."""
+    """Of a CellrunCodeExecutor, as AutoGen stores it. Neither a key nor the token of an address is stored."""
 
     provider: str | None = None
     session_id: str | None = None
@@ -129,7 +130,8 @@ class CellrunCodeExecutor(CodeExecutor, Component[CellrunExecutorConfig]):
     def _to_config(self) -> CellrunExecutorConfig:
         if self._provider is not None and not isinstance(self._provider, str):
             raise ValueError("an executor on a provider object cannot be stored: give the address of a server, or none")
-        return CellrunExecutorConfig(provider=self._provider, session_id=self._session_id, timeout=self._timeout)
+        address = None if self._provider is None else public_url(self._provider)
+        return CellrunExecutorConfig(provider=address, session_id=self._session_id, timeout=self._timeout)
 
     @classmethod
     def _from_config(cls, config: CellrunExecutorConfig) -> Self:

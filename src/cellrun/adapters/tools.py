@@ -8,8 +8,10 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, Final, Self, TypeVar
 
 from cellrun import portal
+from cellrun.errors import public_url
 from cellrun.providers import LocalKernels, Provider, provider_for
-from cellrun.remote.address import is_service
+from cellrun.providers.http import parse_base_url
+from cellrun.remote.address import is_service, parse_address
 from cellrun.remote.service import CellrunService
 from cellrun.service import tool_calls
 from cellrun.service.describe import Place
@@ -36,7 +38,8 @@ class CodeTools:
 
     The kernel is started by the first call, and ends with `close()`, `aclose()`, the end of a `with` or `async with` block, or the process.
     A call after that has a fresh one. Everything runs on a loop of cellrun's own, so that a framework may call from any thread and any
-    event loop, and from a new one each time; `provider` is used there alone. Raises ValueError for parameters that do not go together.
+    event loop, and from a new one each time; `provider` is used there alone. Raises ValueError for parameters that do not go together, and for a
+    string that is no address.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class CodeTools:
                 raise ValueError(f"{name}= is for a cellrun service (cellrun://host:port)")
         if key is not None and not isinstance(provider, str):
             raise ValueError("key= goes with an address; a CellrunService has its own")
+        if isinstance(provider, str):
+            _ = parse_address(provider) if on_service else parse_base_url(provider)
         unknown = set(only or ()) - set(tool_calls.ARGUMENTS)
         if unknown:
             raise ValueError(f"there is no tool {sorted(unknown)[0]!r}; there are: {', '.join(tool_calls.ARGUMENTS)}")
@@ -68,7 +73,9 @@ class CodeTools:
         self._promises = promises_of(told, timeout=timeout)
 
     def __repr__(self) -> str:
-        where = "this machine" if self._provider is None else repr(self._provider)
+        given = self._provider
+        # An address may have a token in it.
+        where = "this machine" if given is None else public_url(given) if isinstance(given, str) else repr(given)
         return f"<{type(self).__name__} on {where}, {'idle' if self._backend is None else 'in use'}>"
 
     @property
