@@ -16,7 +16,8 @@ from cellrun.event_log import End, Entry
 from cellrun.providers import LocalKernels, Provider
 from cellrun.providers.base import Lease
 from cellrun.service import upkeep
-from cellrun.service.hub import EndedRun, Hub
+from cellrun.service.held import EndedRun
+from cellrun.service.hub import Hub
 from cellrun.service.hub_tools import HubRun
 from cellrun.service.metrics import Metrics
 from cellrun.service.options import Quotas, ServiceOptions
@@ -365,11 +366,11 @@ async def test_a_session_that_was_not_used_for_as_long_as_runs_are_kept_is_forgo
 
 async def test_readers_of_events_are_bounded_for_each_tenant(tmp_path: Path) -> None:
     async with hub_of(tmp_path, Quotas(watchers=2)) as hub:
-        changes = [hub.watcher("t"), hub.watcher("t")]
+        changes = [hub.admission.watcher("t"), hub.admission.watcher("t")]
         for change in changes:
             change(1)
         with pytest.raises(Problem, match="2 readers of events at once"):
-            hub.watcher("t")
-        hub.watcher("another")
+            hub.admission.watcher("t")
+        hub.admission.watcher("another")
         changes[0](-1)
-        hub.watcher("t")
+        hub.admission.watcher("t")

@@ -9,8 +9,8 @@ from langchain_core.tools import BaseTool, ToolException
 from pydantic import PrivateAttr
 
 from cellrun.adapters.tools import CodeTools
+from cellrun.service.tool_backend import Answer
 from cellrun.service.tool_calls import Tool
-from cellrun.service.toolbox import Answer
 
 
 class CellrunToolkit(CodeTools):

@@ -16,8 +16,8 @@ from cellrun.remote.service import CellrunService
 from cellrun.service import tool_calls
 from cellrun.service.describe import Place
 from cellrun.service.local_tools import LocalTools
+from cellrun.service.tool_backend import Answer, promises_of
 from cellrun.service.tool_calls import Tool
-from cellrun.service.toolbox import Answer, promises_of
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from cellrun.event_log import Entry, EventLog
 from cellrun.limits import KIB
 from cellrun.service.encoding import KEEP_ALIVE, MEDIA_TYPES, Encoding, encoded
-from cellrun.service.hub import EndedRun
+from cellrun.service.held import EndedRun
 from cellrun.service.runs import LiveRun
 
 _SLICE: Final = 256 * KIB

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cellrun.service.toolbox import Promises
+from cellrun.service.tool_backend import Promises
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ import logging
 import re
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Protocol
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, Final
 
 from cellrun.errors import SessionLost
 from cellrun.event_log import EventLog
@@ -21,7 +20,9 @@ from cellrun.events import Event
 from cellrun.limits import Limits, Unset
 from cellrun.providers import LocalKernels
 from cellrun.providers.base import Provider, finish
+from cellrun.service.admission import Admission
 from cellrun.service.database import RunRow, SessionRow
+from cellrun.service.held import EndedRun, Held, Leased, ended
 from cellrun.service.metrics import Metrics
 from cellrun.service.options import ServiceOptions
 from cellrun.service.problems import Problem
@@ -36,53 +37,6 @@ _TOUCH: Final = 60.0  # a session's time of use is written no more often than th
 _UNSTORED: Final = 256
 CUT_OFF: Final = "the service ended while this ran, and the kernel with it; the variables are gone"
 _log: Final = logging.getLogger("cellrun.service")
-
-
-@dataclass(eq=False)
-class Held:
-    """A session of a tenant. Its kernel comes and goes; `succeeds` says why the newest one is not the one before."""
-
-    row: SessionRow
-    session: AsyncSession | None = None
-    succeeds: str | None = None
-    runs: int = 0
-    deleted: bool = False
-
-    @property
-    def alive(self) -> bool:
-        """Whether it has a kernel, or is about to."""
-        return self.session is not None and not self.session.closed
-
-    def let_go(self, idle: float | None) -> None:
-        """Of a session that has ended by itself; `idle`: the time without use after which they do."""
-        self.session = None
-        self.succeeds = "the session was not used" if idle is None else f"the session was not used for {idle:g} s"
-
-    @property
-    def state(self) -> Literal["new", "idle", "running"]:
-        return "new" if not self.alive else "running" if self.runs else "idle"
-
-
-@dataclass(frozen=True)
-class EndedRun:
-    """A run that was carried out before, as it is kept."""
-
-    row: RunRow
-    log: EventLog
-
-
-class Leased(Protocol):
-    """A kernel of a tenant that has no session here: an interface has leased it. It counts with the others."""
-
-    @property
-    def executing(self) -> bool: ...
-    def cpu_seconds(self) -> float | None: ...
-    def disk_bytes(self) -> int | None: ...
-    async def quiet(self) -> None:
-        """Until nothing runs in it."""
-
-    async def stop(self, reason: str) -> None:
-        """Ends it."""
 
 
 class Hub:
@@ -107,7 +61,7 @@ class Hub:
         self.alone: dict[str, AsyncSession] = {}  # of runs that have no session
         self.held: dict[tuple[str, str], Held] = {}
         self.leased: dict[tuple[str, str], Leased] = {}  # by tenant and id
-        self.watching: Counter[str] = Counter()  # by tenant
+        self.admission = Admission(self)
         self.upkeep = Upkeep(self)
         self.notebook = asyncio.Lock()  # they are large: one is made at a time
         self._tasks: set[asyncio.Task[None]] = set()
@@ -196,10 +150,7 @@ class Hub:
                 "bad_request",
                 "a session is named with up to 128 letters, digits and . _ ~ : @ -, the first a letter or digit",
             )
-        self.refuse_while_draining()
-        most = self.options.quotas.sessions
-        if most is not None and len(self.sessions(tenant)) >= most:
-            raise Problem("quota_exceeded", f"{most} sessions are the limit: delete one", retry_after=60)
+        self.admission.check_session(tenant)
         now = time.time()
         held = self.held[tenant, id] = Held(SessionRow(tenant=tenant, id=id, created=now, used=now, began=False))
         await self._keep(held)
@@ -238,7 +189,7 @@ class Hub:
             held.let_go(self.options.idle_timeout)
         if held.session is None:
             if not counted:
-                self.check_kernels(held.row.tenant)
+                self.admission.check_kernels(held.row.tenant)
             before = self._of_before(held)
             held.session = AsyncSession(self.provider, limits=self._limits, history=False, succeeds=before)
         now = time.time()
@@ -259,22 +210,6 @@ class Hub:
             return
         await self.store.write(lambda database: database.put_session(row))
 
-    # -- watchers --------------------------------------------------------------------------------
-
-    def watcher(self, tenant: str) -> Callable[[int], None]:
-        """To be called with 1 when somebody begins to read events, with -1 at the end. Raises Problem where there are too many."""
-        most = self.options.quotas.watchers
-        if most is not None and self.watching[tenant] >= most:
-            raise Problem("quota_exceeded", f"{most} readers of events at once are the limit", retry_after=1)
-
-        def change(by: int) -> None:
-            self.metrics.watchers.inc(by)
-            self.watching[tenant] += by
-            if not self.watching[tenant]:
-                del self.watching[tenant]
-
-        return change
-
     # -- runs ------------------------------------------------------------------------------------
 
     async def start(
@@ -285,8 +220,8 @@ class Hub:
         digest = _digest(session, request)
         if key is not None and (kept := await self.store.ask(lambda database: database.run_of_key(tenant, key))):
             return await self._same(kept, digest)
-        self.refuse_while_draining()
-        self._check(tenant, request)
+        self.admission.refuse_while_draining()
+        self.admission.check_run(tenant, request)
         id = uuid.uuid4().hex
         run = LiveRun(id, tenant, session, request, EventLog(self.store, id, keep=self.options.keep_events), self.store)
         self.live[id] = run  # it has its place before anything is waited for
@@ -296,7 +231,7 @@ class Hub:
             if held is not None:
                 run.created = max(run.created, held.row.created)  # which it may be the first of
             if held is None:
-                self.check_kernels(tenant, besides=run)
+                self.admission.check_kernels(tenant, besides=run)
             else:
                 self.kernel_of(held)  # from now on it is the session's
             adding = self._add(run, digest, key)
@@ -399,33 +334,6 @@ class Hub:
         except OSError as error:
             _log.error("what a tenant takes on disk cannot be measured: %s", error)
 
-    def _check(self, tenant: str, request: RunRequest) -> None:
-        self.upkeep.check(tenant)
-        most, longest = self.options.quotas.runs, self.options.max_timeout
-        if most is not None and sum(run.tenant == tenant for run in self.live.values()) >= most:
-            raise Problem(
-                "quota_exceeded", f"{most} runs at once are the limit: wait until one has ended", retry_after=1
-            )
-        if longest is None or isinstance(request.timeout, Unset):
-            return
-        if request.timeout is None or request.timeout > longest:
-            raise Problem("bad_request", f"a run may take {longest:g} s at most: name a shorter `timeout`")
-
-    def check_kernels(self, tenant: str, *, besides: LiveRun | None = None) -> None:
-        """Whether there is one more kernel for this tenant. `besides`: the run that wants it. Raises Problem."""
-        most = self.options.quotas.kernels
-        if most is None:
-            return
-        with_kernel = sum(one.alive for one in self.sessions(tenant))
-        alone = sum(one.tenant == tenant and one.session is None and one is not besides for one in self.live.values())
-        leased = sum(owner == tenant for owner, _ in self.leased)
-        if with_kernel + alone + leased >= most:
-            raise Problem(
-                "quota_exceeded",
-                f"{most} kernels at once are the limit: delete a session, or wait until one has ended",
-                retry_after=5,
-            )
-
     def _let_go_of_none(self, held: Held) -> None:
         """Of a session that waits for its next use without a kernel: none could be started."""
         session = held.session
@@ -439,10 +347,6 @@ class Hub:
         if len(self.unstored) > _UNSTORED:
             self.unstored.pop(next(iter(self.unstored)))
 
-    def refuse_while_draining(self) -> None:
-        if self.draining:
-            raise Problem("draining", "the service ends: try again when it is back", retry_after=5)
-
     def _count(self, events: Sequence[Event]) -> None:
         self.metrics.count(events)
 
@@ -451,10 +355,6 @@ class Hub:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def ended(store: Store, row: RunRow) -> EndedRun:
-    return EndedRun(row, EventLog.of_ended(store, row.id, row.last, row.forgotten))
 
 
 def _digest(session: str | None, request: RunRequest) -> bytes:

@@ -13,10 +13,11 @@ from cellrun.events import Finished, Stdout
 from cellrun.files import Files
 from cellrun.folding import Folder
 from cellrun.limits import KIB, UNSET
-from cellrun.service.hub import EndedRun, Hub, ended
+from cellrun.service.held import EndedRun, ended
+from cellrun.service.hub import Hub
 from cellrun.service.problems import Problem, problem_of
 from cellrun.service.runs import RESULT, LiveRun, RunRequest
-from cellrun.service.toolbox import Promises, last_line_of, promises_of
+from cellrun.service.tool_backend import Promises, last_line_of, promises_of
 from cellrun.wire import event_from_json, result_to_dict
 
 _LOOK_BACK: Final = 32  # events, for the last line

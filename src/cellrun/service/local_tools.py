@@ -20,7 +20,7 @@ from cellrun.providers import Provider
 from cellrun.providers.base import in_background
 from cellrun.remote.service import CellrunService
 from cellrun.service.problems import Problem
-from cellrun.service.toolbox import Promises, last_line_of, promises_of
+from cellrun.service.tool_backend import Promises, last_line_of, promises_of
 from cellrun.session import AsyncSession
 from cellrun.stream import AsyncStream
 from cellrun.wire import result_to_dict

@@ -13,7 +13,8 @@ from starlette.responses import Response
 from cellrun.service.answers import EventsAnswer, finished
 from cellrun.service.bodies import InputBody, RunBody, RunState, problems
 from cellrun.service.encoding import chosen
-from cellrun.service.hub import EndedRun, Hub
+from cellrun.service.held import EndedRun
+from cellrun.service.hub import Hub
 from cellrun.service.identity import Caller
 from cellrun.service.model_view import BUDGET, model_view
 from cellrun.service.problem_response import as_response
@@ -116,7 +117,7 @@ async def _start(
     asked = body.request("detach" if not body.wait else on_disconnect)
     if session is None and body.wait and encoding == "json":
         asked = replace(asked, asks=False)
-    on_watch = None if not body.wait or encoding == "json" else hub.watcher(caller.tenant)
+    on_watch = None if not body.wait or encoding == "json" else hub.admission.watcher(caller.tenant)
     run = await hub.start(caller.tenant, session, asked, key, make=make)
     request.state.run = run.log.run
     if not body.wait:
@@ -168,7 +169,7 @@ async def get_events(
             # It has seen all; anything else than this, and an EventSource asks again (HTML, section 9.2.2).
             return Response(status_code=204)
     caller: Caller = request.state.caller
-    on_watch = hub.watcher(caller.tenant)
+    on_watch = hub.admission.watcher(caller.tenant)
     return EventsAnswer(found, encoding, after=after or 0, slim=blobs == "reference", on_watch=on_watch)
 
 

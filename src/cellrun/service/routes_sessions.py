@@ -16,7 +16,8 @@ from cellrun.limits import MIB
 from cellrun.notebook import History
 from cellrun.service.bodies import ListedRun, SessionDetail, SessionList, SessionState, problems
 from cellrun.service.database import Database, RunRow
-from cellrun.service.hub import Held, Hub, ended
+from cellrun.service.held import Held, ended
+from cellrun.service.hub import Hub
 from cellrun.service.identity import Caller
 from cellrun.service.routes_runs import IfThere, state_of
 from cellrun.service.runs import RESULT

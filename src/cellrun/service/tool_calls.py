@@ -10,10 +10,10 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cellrun.errors import CellrunError
-from cellrun.service import toolbox
+from cellrun.service import tool_files, tool_runs
 from cellrun.service.describe import Place, described, plain
 from cellrun.service.problems import Problem
-from cellrun.service.toolbox import Answer, Promises, Tell, ToolBackend, sentence
+from cellrun.service.tool_backend import Answer, Promises, Tell, ToolBackend, sentence
 
 _log: Final = logging.getLogger("cellrun.service.tools")
 _NAME: Final = 100
@@ -130,26 +130,26 @@ async def _carry_out(
     match name:
         case "run_code":
             wait = wait if arguments.wait is None else arguments.wait
-            return await toolbox.run_code(
+            return await tool_runs.run_code(
                 backend, session, arguments.code, timeout=arguments.timeout, wait=wait, tell=tell
             )
         case "get_run":
             wait = wait if arguments.wait is None else arguments.wait
-            return await toolbox.get_run(
+            return await tool_runs.get_run(
                 backend, session, arguments.run_id, offset=arguments.offset, wait=wait, tell=tell
             )
         case "interrupt":
-            return await toolbox.interrupt(backend, session, arguments.run_id)
+            return await tool_runs.interrupt(backend, session, arguments.run_id)
         case "restart":
-            return await toolbox.restart(backend, session)
+            return await tool_runs.restart(backend, session)
         case "list_files":
-            return await toolbox.list_files(backend, session, arguments.path)
+            return await tool_files.list_files(backend, session, arguments.path)
         case "read_file":
-            return await toolbox.read_file(
+            return await tool_files.read_file(
                 backend, session, arguments.path, offset=arguments.offset, encoding=arguments.encoding
             )
         case _:
-            return await toolbox.write_file(
+            return await tool_files.write_file(
                 backend, session, arguments.path, arguments.content, encoding=arguments.encoding
             )
 

@@ -17,7 +17,8 @@ from cellrun.service.usage import CpuHour, Meter
 from cellrun.session import AsyncSession
 
 if TYPE_CHECKING:
-    from cellrun.service.hub import Hub, Leased
+    from cellrun.service.held import Leased
+    from cellrun.service.hub import Hub
 
 _SWEEP: Final = 60.0
 _SWEPT_AT_ONCE: Final = 100

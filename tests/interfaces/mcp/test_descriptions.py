@@ -11,8 +11,8 @@ import pytest
 from cellrun.providers import JupyterServer, LocalKernels
 from cellrun.remote.service import CellrunService
 from cellrun.service.describe import Place, described
+from cellrun.service.tool_backend import Promises, last_line_of, promises_of
 from cellrun.service.tool_calls import tools
-from cellrun.service.toolbox import Promises, last_line_of, promises_of
 
 CHAT, CONNECTION, NONE = Place("chat", "c"), Place("connection", "mcp:1"), Place("none")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cellrun import CellrunService, LocalKernels
-from cellrun.service import toolbox
+from cellrun.service import tool_files, tool_runs
 from cellrun.service.local_tools import LocalTools
 from cellrun.service.problems import Problem
 from tests.remote.conftest import address_of
@@ -17,22 +17,22 @@ from tests.service.running import Service
 async def test_of_many_sessions_the_longest_unused_gives_way_and_that_is_told_once(tmp_path: Path) -> None:
     tools = LocalTools(LocalKernels(sandbox="none"), timeout=60)
     try:
-        await toolbox.run_code(tools, "first", "x = 1")
+        await tool_runs.run_code(tools, "first", "x = 1")
         for number in range(6):
-            await toolbox.list_files(tools, f"other {number}", "")
-        assert (await toolbox.run_code(tools, "first", "x")).text == "1"
-        await toolbox.run_code(tools, "kept", "y = 2")
+            await tool_files.list_files(tools, f"other {number}", "")
+        assert (await tool_runs.run_code(tools, "first", "x")).text == "1"
+        await tool_runs.run_code(tools, "kept", "y = 2")
         for number in range(6, 9):
-            await toolbox.list_files(tools, f"other {number}", "")
+            await tool_files.list_files(tools, f"other {number}", "")
         for text in ("1", "1"):
-            assert (await toolbox.run_code(tools, "first", "x")).text == text
+            assert (await tool_runs.run_code(tools, "first", "x")).text == text
         for number in range(9, 16):
-            await toolbox.list_files(tools, f"other {number}", "")
-        told = (await toolbox.run_code(tools, "kept", "print('y' in globals())")).text
+            await tool_files.list_files(tools, f"other {number}", "")
+        told = (await tool_runs.run_code(tools, "kept", "print('y' in globals())")).text
         assert told.startswith(
             "False\n[the kernel was restarted and its variables are gone: 8 other sessions were used"
         )
-        assert (await toolbox.run_code(tools, "kept", "y = 3; y")).text == "3"
+        assert (await tool_runs.run_code(tools, "kept", "y = 3; y")).text == "3"
     finally:
         await tools.aclose()
 
@@ -41,13 +41,13 @@ async def test_a_session_in_which_code_runs_does_not_give_way() -> None:
     tools = LocalTools(LocalKernels(sandbox="none"), timeout=60)
     try:
         runs = [
-            await toolbox.run_code(tools, f"{number}", "import time; time.sleep(50)", wait=0) for number in range(8)
+            await tool_runs.run_code(tools, f"{number}", "import time; time.sleep(50)", wait=0) for number in range(8)
         ]
         with pytest.raises(Problem, match="code runs in 8 sessions"):
-            await toolbox.run_code(tools, "one more", "1")
-        await toolbox.interrupt(tools, "3", None)
-        assert (await toolbox.run_code(tools, "one more", "1")).text == "1"
-        assert (await toolbox.get_run(tools, None, runs[0].told["run_id"], wait=0)).told["status"] == "running"
+            await tool_runs.run_code(tools, "one more", "1")
+        await tool_runs.interrupt(tools, "3", None)
+        assert (await tool_runs.run_code(tools, "one more", "1")).text == "1"
+        assert (await tool_runs.get_run(tools, None, runs[0].told["run_id"], wait=0)).told["status"] == "running"
     finally:
         await tools.aclose()
 
@@ -57,11 +57,11 @@ async def test_what_a_run_had_printed_is_given_when_its_connection_is_lost(own_s
     tools = LocalTools(CellrunService(address_of(service), reconnect=0.5), timeout=60)
     try:
         code = "print('on', flush=True)\nimport time; time.sleep(50)"
-        begun = await toolbox.run_code(tools, "a", code, wait=0)
-        while "on" not in (await toolbox.get_run(tools, "a", None, wait=0.1)).text:
+        begun = await tool_runs.run_code(tools, "a", code, wait=0)
+        while "on" not in (await tool_runs.get_run(tools, "a", None, wait=0.1)).text:
             pass
         service.kill()
-        ended = await toolbox.get_run(tools, "a", begun.told["run_id"])
+        ended = await tool_runs.get_run(tools, "a", begun.told["run_id"])
         assert ended.text.startswith("on\n[kernel_died: ")
         assert "could not be watched" in ended.text
     finally:

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from cellrun.errors import CellrunError
 from cellrun.providers import LocalKernels
-from cellrun.service.hub import Held, Hub
+from cellrun.service.held import Held
+from cellrun.service.hub import Hub
 from cellrun.service.problems import Problem
 
 DEFAULT: Final = "e2b"

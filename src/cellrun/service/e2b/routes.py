@@ -109,7 +109,7 @@ async def _execute(request: Request, contexts: Contexts, tenant: str, body: Exec
         on_disconnect="interrupt",
         metadata=contexts.metadata(tenant, session, body.env_vars or {}),
     )
-    on_watch = contexts.hub.watcher(tenant)
+    on_watch = contexts.hub.admission.watcher(tenant)
     run = await contexts.hub.start(tenant, session, wanted, make=not body.context_id)
     request.state.run = run.log.run
     return LinesAnswer(run, "ndjson", starter=True, on_watch=on_watch)

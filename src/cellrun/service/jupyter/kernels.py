@@ -83,9 +83,9 @@ class Kernels:
         hub = self.hub
         if name and name != self.kernelspec:
             raise Problem("bad_request", f"there is no kernelspec {name[:64]!r}: there is {self.kernelspec!r}")
-        hub.refuse_while_draining()
+        hub.admission.refuse_while_draining()
         hub.upkeep.check(tenant)
-        hub.check_kernels(tenant)
+        hub.admission.check_kernels(tenant)
         most = hub.options.quotas.sessions
         if most is not None and len(self.all(tenant)) >= most:
             raise Problem("quota_exceeded", f"{most} kernels are the limit: delete one", retry_after=5)

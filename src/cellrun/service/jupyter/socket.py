@@ -40,9 +40,9 @@ async def channels(websocket: WebSocket, id: str) -> None:
     try:
         kernels, tenant = await tenant_of(websocket)
         try:
-            kernels.hub.refuse_while_draining()
+            kernels.hub.admission.refuse_while_draining()
             kernel = kernels.find(tenant, id)
-            on_watch = kernels.hub.watcher(tenant)
+            on_watch = kernels.hub.admission.watcher(tenant)
         except Problem as problem:
             raise Refused(problem) from None
     except Refused as refused:

@@ -31,7 +31,7 @@ from cellrun.service.interfaces import Interface
 from cellrun.service.mcp.server import Asking, make_server
 from cellrun.service.problem_response import as_response
 from cellrun.service.problems import Problem
-from cellrun.service.toolbox import ToolBackend
+from cellrun.service.tool_backend import ToolBackend
 
 _PATHS: Final = ("/mcp", "/mcp/")
 _IDLE: Final = 1_800.0  # without a request, after which a connection's id is worth nothing

@@ -24,7 +24,7 @@ from mcp_types import (
 
 from cellrun.service import tool_calls
 from cellrun.service.describe import Place
-from cellrun.service.toolbox import Answer, Promises, Tell, ToolBackend
+from cellrun.service.tool_backend import Answer, Promises, Tell, ToolBackend
 
 _WAIT: Final = 50.0
 """Seconds that a call without progress waits: many clients give a call up after 60."""

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from cellrun.errors import CellrunError
-from cellrun.service import toolbox
+from cellrun.service import tool_files, tool_runs
 from cellrun.service.answers import until_gone
 from cellrun.service.context import Context
 from cellrun.service.describe import Place, described, plain
@@ -24,7 +24,7 @@ from cellrun.service.headers import caller_of, session_of
 from cellrun.service.hub_tools import HubTools
 from cellrun.service.problem_response import as_response
 from cellrun.service.problems import Problem, problem_of
-from cellrun.service.toolbox import Answer, Promises
+from cellrun.service.tool_backend import Answer, Promises
 
 _WAIT: Final = 240.0
 """Seconds that an operation waits: Open WebUI gives a call up after 300."""
@@ -153,34 +153,36 @@ def make_tools(version: str) -> FastAPI:
 def _add_operations(app: FastAPI) -> None:
     @app.post("/run_code", operation_id="run_code", summary="Run code", responses=_RUN)
     async def run_code(request: Request, body: RunCodeBody, of: From) -> Response:
-        work = toolbox.run_code(of.backend, of.session, body.code, timeout=body.timeout, wait=_WAIT)
+        work = tool_runs.run_code(of.backend, of.session, body.code, timeout=body.timeout, wait=_WAIT)
         return await _run(request, work)
 
     @app.post("/get_run", operation_id="get_run", summary="Come back to a run", responses=_RUN)
     async def get_run(request: Request, body: GetRunBody, of: From) -> Response:
-        work = toolbox.get_run(of.backend, of.session, body.run_id, offset=body.offset, wait=_WAIT)
+        work = tool_runs.get_run(of.backend, of.session, body.run_id, offset=body.offset, wait=_WAIT)
         return await _run(request, work)
 
     @app.post("/interrupt", operation_id="interrupt", summary="Interrupt a run", responses=_RUN)
     async def interrupt(request: Request, body: InterruptBody, of: From) -> Response:
-        return await _run(request, toolbox.interrupt(of.backend, of.session, body.run_id))
+        return await _run(request, tool_runs.interrupt(of.backend, of.session, body.run_id))
 
     @app.post("/restart", operation_id="restart", summary="Start a fresh kernel", responses=_TEXT)
     async def restart(of: FromChat) -> Response:
-        return JSONResponse((await toolbox.restart(of.backend, of.session)).text)
+        return JSONResponse((await tool_runs.restart(of.backend, of.session)).text)
 
     @app.post("/list_files", operation_id="list_files", summary="List the chat's working folder", responses=_TEXT)
     async def list_files(body: ListFilesBody, of: FromChat) -> Response:
-        return JSONResponse((await toolbox.list_files(of.backend, of.session, body.path)).text)
+        return JSONResponse((await tool_files.list_files(of.backend, of.session, body.path)).text)
 
     @app.post("/read_file", operation_id="read_file", summary="Read a file", responses=_TEXT)
     async def read_file(body: ReadFileBody, of: FromChat) -> Response:
-        answer = await toolbox.read_file(of.backend, of.session, body.path, offset=body.offset, encoding=body.encoding)
+        answer = await tool_files.read_file(
+            of.backend, of.session, body.path, offset=body.offset, encoding=body.encoding
+        )
         return JSONResponse(_urls(answer)[0] if answer.images else answer.text)
 
     @app.post("/write_file", operation_id="write_file", summary="Create or replace a file", responses=_TEXT)
     async def write_file(body: WriteFileBody, of: FromChat) -> Response:
-        answer = await toolbox.write_file(of.backend, of.session, body.path, body.content, encoding=body.encoding)
+        answer = await tool_files.write_file(of.backend, of.session, body.path, body.content, encoding=body.encoding)
         return JSONResponse(answer.text)
 
 
