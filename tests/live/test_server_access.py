@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from cellrun import AsyncSession, AuthenticationError, ConnectionFailed, JupyterServer, KernelStartError, Unsupported
+from cellrun import (
+    AsyncSession,
+    AuthenticationError,
+    ConnectionFailed,
+    JupyterServer,
+    KernelStartError,
+    Limits,
+    Unsupported,
+)
+from cellrun.providers import jupyter_server
 from tests.support.forward_proxy import ForwardProxy
 from tests.support.servers import Server
 from tests.support.waiting import eventually
@@ -101,6 +112,38 @@ async def test_an_unknown_kernelspec_is_named_with_those_that_exist(free_server:
     async with JupyterServer(free_server.url, token=free_server.token, kernel="nope") as provider:
         with pytest.raises(KernelStartError, match=r"no kernelspec named 'nope'; it has: .*python3"):
             await provider.acquire(20)
+
+
+DEAF = """
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelapp import IPKernelApp
+
+class Deaf(IPythonKernel):
+    asked = False
+
+    async def kernel_info_request(self, *arguments):
+        if self.asked:
+            await super().kernel_info_request(*arguments)
+        self.asked = True
+
+IPKernelApp.launch_instance(kernel_class=Deaf)
+"""
+
+
+async def test_a_kernel_whose_first_answer_the_server_never_got_is_there_soon_all_the_same(
+    free_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server asks once, and without an answer keeps the connection waiting for a minute."""
+    spec = free_server.root.parent / ".local/share/jupyter/kernels/deaf"
+    spec.mkdir(parents=True)
+    (spec / "deaf.py").write_text(DEAF)
+    argv = [sys.executable, str(spec / "deaf.py"), "-f", "{connection_file}"]
+    (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "deaf", "language": "python"}))
+    monkeypatch.setattr(jupyter_server, "_HANDSHAKE_PATIENCE", 4.0)
+    async with JupyterServer(free_server.url, token=free_server.token, kernel="deaf") as provider:
+        async with AsyncSession(provider, limits=Limits(start_timeout=40)) as session:
+            assert (await session.run("6 * 7")).text == "42"
+    await eventually(lambda: free_server.kernels() == [], 20)
 
 
 async def test_the_working_folder_is_the_servers_and_must_exist(free_server: Server) -> None:

@@ -35,6 +35,7 @@ _DELETE_PAUSES_WHEN_REFUSED: Final = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 _RELEASE_WAIT: Final = 0.5
 _LATE_ANSWER: Final = 5.0
 _HANDSHAKE_CHECK: Final = 1.0
+_HANDSHAKE_PATIENCE: Final = 15.0  # then another one is tried; twice as long for each
 _REFILL_PAUSE: Final = 0.2
 _PAUSES_AFTER_FAILURES: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -292,8 +293,10 @@ class ServerLease(Lease):
 
     async def _first_connection(self, deadline: float) -> Any:
         """The server answers the handshake when the kernel does. A kernel that crashes at its start never
-        does: so the kernel's own state is looked at meanwhile."""
-        handshake = asyncio.ensure_future(self._open(deadline - time.monotonic()))
+        does: so the kernel's own state is looked at meanwhile. The server asks it once who it is; where that was lost (by
+        a kernel that did not get its ports, and was started again), it waits a minute: but for another connection it asks anew."""
+        began, patience = time.monotonic(), _HANDSHAKE_PATIENCE
+        handshake = asyncio.ensure_future(self._open(deadline - began))
         try:
             while True:
                 done, _ = await asyncio.wait({handshake}, timeout=_HANDSHAKE_CHECK)
@@ -305,6 +308,14 @@ class ServerLease(Lease):
                     raise KernelStartError("the kernel died while it started; the server has given it up") from None
                 except AuthenticationError:
                     pass  # Kernel Gateway does not tell about kernels
+                now = time.monotonic()
+                if not handshake.done() and now - began > patience and now < deadline:
+                    handshake.cancel()
+                    await asyncio.wait({handshake})
+                    if not handshake.cancelled() and handshake.exception() is None:
+                        return handshake.result()  # it came with the cancellation
+                    began, patience = now, 2 * patience
+                    handshake = asyncio.ensure_future(self._open(deadline - now))
         except NotFound:
             raise KernelStartError("the kernel died while it started; the server has given it up") from None
         finally:
