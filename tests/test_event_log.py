@@ -16,6 +16,7 @@ from cellrun.event_log import End, Entry, EventLog, LogStore, entry_of
 from cellrun.events import Finished, Stdout
 from cellrun.service.database import RunRow
 from cellrun.service.store import Store
+from tests.support.waiting import HANG
 
 RUN = "r"
 END = End("ok", b"{}")
@@ -56,7 +57,7 @@ def entries(first: int, last: int, size: int = 10) -> list[Entry]:
 
 async def read(log: EventLog, after: int = 0) -> list[Entry]:
     """To the end of the log."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         return [entry async for piece in log.follow(after) for entry in piece]
 
 
@@ -105,7 +106,7 @@ async def test_a_reader_that_stalls_does_not_hold_up_the_writer(store: LogStore)
     stalled = log.follow()
     await log.append([entry(1)])
     assert numbers(await anext(stalled)) == [1]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         for seq in range(2, 60):
             await log.append([entry(seq, 100_000)])
         await log.append([entry(60)], end=END)

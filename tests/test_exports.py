@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import cellrun
+from tests.support.waiting import PROCESS
 
 
 def test_exactly_these_names_are_exported() -> None:
@@ -33,7 +34,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_importing_it_imports_no_heavy_library() -> None:
     heavy = ("aiohttp", "zmq", "jupyter_client", "nbformat", "typer", "rich", "pydantic", "IPython", "prompt_toolkit")
     program = f"import sys, cellrun; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PROCESS, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -41,7 +42,7 @@ def test_a_local_session_needs_no_http_library_and_a_remote_one_no_launcher() ->
     for first, unwanted in (("AsyncSession()", "aiohttp"), ("JupyterServer('http://h/')", "jupyter_client")):
         program = f"import sys, cellrun; cellrun.{first}; print({unwanted!r} in sys.modules)"
         command = [sys.executable, "-W", "ignore", "-c", program]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS, check=True)
         assert done.stdout.strip() == "False", first
 
 

@@ -11,6 +11,7 @@ from cellrun.channels.scripted import ScriptedChannel, Step, execution, say
 from cellrun.events import Event, Finished
 from cellrun.folding import fold
 from cellrun.protocol.execution import Execution
+from tests.support.waiting import HANG
 
 
 async def run(channel: ScriptedChannel) -> list[Event]:
@@ -20,7 +21,7 @@ async def run(channel: ScriptedChannel) -> list[Event]:
     events: list[Event] = []
     await client.execute(Execution("e"), "1", events.extend, silent=False, store_history=True, allow_stdin=False)
     while not (events and isinstance(events[-1], Finished)):
-        await client.ask("kernel_info_request", {}, timeout=5)
+        await client.ask("kernel_info_request", {}, timeout=HANG)
     await client.aclose()
     return events
 

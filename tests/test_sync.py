@@ -12,6 +12,7 @@ import pytest
 
 import cellrun
 from cellrun import InputRequest, LocalKernels, Session, Stdout
+from tests.support.waiting import HANG, PROCESS, process_exists
 
 
 def test_one_call_runs_a_snippet() -> None:
@@ -40,7 +41,7 @@ def test_a_session_keeps_state_streams_and_has_files() -> None:
         assert [info.path for info in session.files.list("a")] == ["a/b.txt"]
         session.files.delete("a/b.txt")
         assert session.run("input('? ')", stdin=["Ada"]).text == "'Ada'"
-        assert "x" in session.complete("x", timeout=20)["matches"]
+        assert "x" in session.complete("x", timeout=HANG)["matches"]
         assert session.is_complete("(") == "incomplete"
         assert session.inspect("len")["found"]
         assert (session.containment or "").partition(":")[0] in ("strong", "portable")
@@ -75,9 +76,9 @@ def test_another_thread_can_interrupt() -> None:
             future = pool.submit(
                 session.run, "import time\nfor _ in range(300): time.sleep(0.1)", on_event=lambda event: started.set()
             )
-            assert started.wait(10)
+            assert started.wait(HANG)
             session.interrupt()
-            assert future.result(10).status == "interrupted"
+            assert future.result(HANG).status == "interrupted"
 
 
 @pytest.mark.wide
@@ -113,16 +114,14 @@ with cellrun.Session() as session:
         print("interrupted")
     print(session.run("x").text)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PROCESS, check=False)
     assert (done.stdout, done.returncode) == ("interrupted\n1\n", 0), done.stderr
 
 
 @pytest.mark.wide
 def test_a_session_left_open_ends_with_the_process() -> None:
     program = "import cellrun\ns = cellrun.Session().start()\ns.run('1')\nprint(s._session._backend.lease.pid)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40, check=False)
-    from tests.support.waiting import process_exists
-
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PROCESS, check=False)
     assert done.returncode == 0, done.stderr
     assert not process_exists(int(done.stdout))
 

@@ -22,6 +22,8 @@ from typing import Any, Final
 
 import pytest
 
+from tests.support.waiting import HANG, PROCESS
+
 ORDINARY: Final = 54_321
 """The uid of the ordinary user, which nobody else has."""
 
@@ -86,11 +88,11 @@ class Host:
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            self._process.wait(30)
+            self._process.wait(PROCESS)
         finally:
             self._process.kill()
             self._process.wait()
-            self._reader.join(10)
+            self._reader.join(HANG)
             assert self._process.stdout is not None
             self._process.stdout.close()
 

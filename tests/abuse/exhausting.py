@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from cellrun.launch.sandbox import marks
 from tests.abuse.conftest import Host, Inmate
-from tests.support.waiting import process_exists
+from tests.support.waiting import HANG, process_exists
 
 MB: Final = 2**20
 _NAME: Final = "Max msgqueue size"
 
 
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], object], seconds: float = HANG) -> None:
     """Bounded waiting; AssertionError when the time is up."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -22,6 +22,7 @@ from cellrun import AsyncSession, CellrunError, Limits, LocalKernels, SandboxPol
 from cellrun.launch.forked import ForkedKernel
 from cellrun.providers.local_lease import LocalLease
 from tests.support.leases import lease_of
+from tests.support.waiting import HANG
 
 
 class Host:
@@ -80,7 +81,7 @@ class Host:
         return {"seconds": taken}
 
     async def _read(self, name: str, path: str) -> dict[str, Any]:
-        data = await asyncio.wait_for(self._sessions[name].files.read(path), 10)
+        data = await asyncio.wait_for(self._sessions[name].files.read(path), HANG)
         return {"data": data[:1000].decode("latin-1"), "size": len(data)}
 
     async def _write(self, name: str, path: str, text: str) -> dict[str, Any]:

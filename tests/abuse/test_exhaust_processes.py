@@ -10,6 +10,7 @@ import pytest
 
 from tests.abuse.conftest import FORMS, ORDINARY, Host, Inmate
 from tests.abuse.exhausting import answer, both, held, living, mark_of, opened, until
+from tests.support.waiting import HANG
 
 pytestmark = pytest.mark.soak
 
@@ -103,7 +104,7 @@ def test_a_bomb_is_bounded_and_nobody_else_notices(host: Host, bomb: str, form: 
         ending = bomber.begin(bomb, timeout=3 if host.user == "root" else 6)
         while not ending.done():
             most = max(most, processes_of(bomber, mark))
-            if other.begin("1 + 1").result(20)["status"] == "ok":
+            if other.begin("1 + 1").result(HANG)["status"] == "ok":
                 answered += 1
         result = answer(ending)
         assert answered > 3

@@ -11,6 +11,7 @@ import pytest
 
 from tests.abuse.conftest import FORMS, Host
 from tests.abuse.exhausting import MB, opened
+from tests.support.waiting import HANG
 
 pytestmark = pytest.mark.soak
 
@@ -92,7 +93,7 @@ def test_others_are_hardly_slowed_down_by(host: Host, row: str, record_property:
         finally:
             over.set()
             attacker.close()
-            attack.join(20)
+            attack.join(HANG)
         assert not attack.is_alive()
         record_property("quiet_p95_ms", round(quiet * 1000, 1))
         record_property("busy_p95_ms", round(busy * 1000, 1))

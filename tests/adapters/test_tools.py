@@ -124,7 +124,7 @@ async def test_one_that_is_forgotten_warns_and_ends_its_kernel() -> None:
     pid = int((await tools.call("run_code", {"code": PID})).text)
     with pytest.warns(ResourceWarning, match="was not closed"):
         del tools
-    await eventually(lambda: not exists(pid), 15)
+    await eventually(lambda: not exists(pid))
 
 
 async def test_a_provider_of_the_callers_stays_open(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from cellrun import fold
 from cellrun.wire import event_from_json
 from tests.support.servers import Server
-from tests.support.waiting import SLACK
+from tests.support.waiting import PROCESS, SLACK
 
 
 def cellrun(
@@ -31,7 +31,7 @@ def cellrun(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PROCESS,
         cwd=cwd,
         env={**os.environ, "HOME": str(home), "NO_COLOR": "1", **(env or {})},
         check=False,
@@ -120,7 +120,9 @@ def test_a_notebook_in_another_language_is_not_run_as_python(tmp_path: Path) -> 
 @pytest.mark.wide
 def test_output_that_cannot_be_written_is_one_line_and_not_the_codes_fault(tmp_path: Path) -> None:
     command = f"{sys.executable} -m cellrun run -c 'print(1)' > /dev/full"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=50, check=False)
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=PROCESS, check=False
+    )
     assert done.returncode == 3
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
@@ -129,7 +131,7 @@ def test_output_that_cannot_be_written_is_one_line_and_not_the_codes_fault(tmp_p
 @pytest.mark.wide
 def test_closed_outputs_are_passed_over(tmp_path: Path) -> None:
     command = f"{sys.executable} -m cellrun run -c 'print(1)' >&- 2>&-"
-    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, timeout=50, check=False).returncode == 0
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, timeout=PROCESS, check=False).returncode == 0
 
 
 @pytest.fixture
@@ -155,7 +157,7 @@ def test_a_command_that_is_told_to_end_leaves_nothing(tmp_path: Path, short_fold
         assert process.stdout is not None
         assert process.stdout.readline() == "on\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 128 + signal.SIGTERM
+        assert process.wait(PROCESS) == 128 + signal.SIGTERM
     assert os.listdir(temporary) == []
 
 
@@ -254,7 +256,7 @@ def test_ctrl_c_interrupts_and_a_second_one_quits(times: int, code: int, said: s
         assert process.stdout.readline() == "tidy\n"
         process.send_signal(signal.SIGINT)
     started = time.monotonic()
-    _, stderr = process.communicate(timeout=15)
+    _, stderr = process.communicate(timeout=PROCESS)
     assert time.monotonic() - started < SLACK
     assert process.returncode == code
     assert said in stderr
@@ -264,7 +266,7 @@ def test_ctrl_c_interrupts_and_a_second_one_quits(times: int, code: int, said: s
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     command = f"{sys.executable} -m cellrun run -c 'for i in range(200000): print(i)' | head -1"
     done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, timeout=40, cwd=tmp_path, check=False
+        ["bash", "-c", command], capture_output=True, text=True, timeout=PROCESS, cwd=tmp_path, check=False
     )
     assert done.stdout == "0\n"
     assert "Traceback" not in done.stderr

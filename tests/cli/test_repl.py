@@ -11,6 +11,8 @@ from typing import Any
 import pexpect
 import pytest
 
+from tests.support.waiting import PROCESS
+
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Any]:
@@ -20,7 +22,7 @@ def terminal(tmp_path: Path) -> Iterator[Any]:
         ["-m", "cellrun", "repl"],
         env=env,
         cwd=str(tmp_path),
-        timeout=20,
+        timeout=PROCESS,
         encoding="utf-8",
         dimensions=(40, 120),
     )

@@ -24,7 +24,7 @@ from cellrun import (
     Unsupported,
 )
 from tests.contract.conftest import Way
-from tests.support.waiting import SLACK, eventually
+from tests.support.waiting import HANG, SLACK, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -101,7 +101,7 @@ async def test_cancelling_the_task_interrupts_the_cell(shared: AsyncSession) -> 
     task = asyncio.create_task(
         shared.run("print('on')\n" + SLEEP, on_event=lambda e: started.set() if isinstance(e, Started) else None)
     )
-    await asyncio.wait_for(started.wait(), 10)
+    await asyncio.wait_for(started.wait(), HANG)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -223,7 +223,7 @@ async def test_a_restart_ends_a_running_cell_and_waiting_runs_go_on(session: Asy
     first = asyncio.create_task(
         session.run(SLEEP, on_event=lambda e: started.set() if isinstance(e, Started) else None)
     )
-    await asyncio.wait_for(started.wait(), 10)
+    await asyncio.wait_for(started.wait(), HANG)
     second = asyncio.create_task(session.run("'second'"))
     await asyncio.sleep(0)
     await session.restart()
@@ -252,7 +252,7 @@ async def test_a_session_that_is_closed_says_so(way: Way) -> None:
     await asyncio.sleep(0.2)
     await session.aclose()
     await session.aclose()
-    result = await asyncio.wait_for(running, 5)
+    result = await asyncio.wait_for(running, HANG)
     assert (result.status, result.reason) == ("interrupted", "the session was closed")
     with pytest.raises(SessionLost, match="closed"):
         await session.run("1")

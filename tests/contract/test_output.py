@@ -11,6 +11,7 @@ from cellrun import AsyncSession, Unsupported, events, fold
 from cellrun.events import Comm, Display, DisplayUpdate, Event, Finished, Payload, Started, Stdout
 from cellrun.result import DisplayOutput, StreamOutput
 from tests.contract.conftest import Way
+from tests.support.waiting import HANG
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -158,7 +159,7 @@ async def test_output_after_the_end_goes_to_listeners_and_to_no_other_run(shared
         "import threading, time\ndef later():\n    time.sleep(0.3); print('too late', flush=True)\n"
         "t = threading.Thread(target=later); t.start()",
     )
-    await asyncio.wait_for(listening, 10)
+    await asyncio.wait_for(listening, HANG)
     other = await shared.run("t.join(); 'mine'")
     assert other.text == "'mine'"
     (event,) = late
@@ -229,7 +230,7 @@ async def test_completion_inspection_and_completeness_are_asked_of_the_kernel(sh
             await shared.complete("long_na")
         return
     await shared.run("long_name_of_mine = 1")
-    reply = await shared.complete("long_na", timeout=20)
+    reply = await shared.complete("long_na", timeout=HANG)
     assert "long_name_of_mine" in reply["matches"]
     assert (await shared.inspect("len"))["found"]
     assert await shared.is_complete("for i in range(3):") == "incomplete"

@@ -46,6 +46,7 @@ from cellrun.result import Output
 from cellrun.settings import Settings
 from tests.service.running import Service
 from tests.support.servers import Server
+from tests.support.waiting import PROCESS
 
 ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
@@ -185,7 +186,7 @@ def test_the_console_blocks_of_a_page_say_what_the_page_says(
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                timeout=40,
+                timeout=PROCESS,
                 check=False,
             )
             said = substitution.take_out(ended.stdout.decode("utf-8"), block)

@@ -18,6 +18,7 @@ from cellrun.service.jupyter.kernels import JupyterMetrics
 from cellrun.service.metrics import Metrics
 from cellrun.service.problems import KINDS
 from cellrun.settings import Settings
+from tests.support.waiting import PROCESS
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 REFERENCE: Final = (DOCS / "reference" / "service.md").read_text("utf-8")
@@ -96,7 +97,7 @@ async def test_the_commands_of_the_how_to_do_what_it_says(tmp_path: Path) -> Non
                     process = await asyncio.create_subprocess_exec(
                         "sh", "-c", text, stdout=asyncio.subprocess.PIPE, cwd=tmp_path
                     )
-                    out, _ = await asyncio.wait_for(process.communicate(), 30)
+                    out, _ = await asyncio.wait_for(process.communicate(), PROCESS)
                     assert process.returncode == 0, command
                     said.append(out.decode())
                     run = (re.findall(r'"execution_id":"(\w+)"', said[-1]) or [run])[-1]

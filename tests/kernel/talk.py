@@ -11,8 +11,10 @@ import zmq
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
+from tests.support.waiting import HANG
+
 Message = dict[str, Any]
-SECONDS = 15.0
+SECONDS = HANG
 
 
 class Talk:

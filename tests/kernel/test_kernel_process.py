@@ -23,7 +23,7 @@ from cellrun import Event, Stdout
 from cellrun.launch.forkserver import ForkServer
 from tests.kernel.talk import Message, Talk, open_kernel, parent, stream, talking
 from tests.support.forked import FORKED, STARTED, Opener, Running, forking
-from tests.support.waiting import eventually, process_exists
+from tests.support.waiting import HANG, eventually, process_exists
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROOT = Path(__file__).parents[2]
@@ -169,7 +169,7 @@ async def test_an_interrupt_ends_a_cell_and_nothing_else(kernel: Talk, how: str,
     cell = kernel.execute(code)
     await kernel.shown(cell, "stream")
     await interrupt(kernel, how)
-    reply = await kernel.reply(cell, seconds=5)
+    reply = await kernel.reply(cell)
     assert (reply["status"], reply["ename"]) == ("error", error)
     assert [message["content"]["ename"] for message in await kernel.output(cell)] == [error]
     assert await kernel.text("print(kept)") == "kept\n"
@@ -242,7 +242,7 @@ async def test_the_heart_beats_while_a_cell_sleeps(kernel: Talk) -> None:
         heart.connect(kernel.client._make_url("hb"))
         for beat in (b"1", b"2" * 100_000, b""):
             await heart.send(beat)
-            assert await asyncio.wait_for(heart.recv(), 5) == beat
+            assert await asyncio.wait_for(heart.recv(), HANG) == beat
     await interrupt(kernel, "message")
     await kernel.reply(cell)
     await kernel.output(cell)
@@ -258,7 +258,7 @@ async def test_each_new_subscriber_is_welcomed_also_while_a_cell_prints(kernel: 
                 subscriber.linger = 0
                 subscriber.subscribe(topic)
                 subscriber.connect(kernel.client._make_url("iopub"))
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(HANG):
                     while True:
                         await asyncio.sleep(0)  # what is there already is given without a turn of the loop
                         frames = await subscriber.recv_multipart()
@@ -286,7 +286,7 @@ print('got', got['value'])
     cell = kernel.execute(code)
     await kernel.shown(cell, "stream")
     comm = kernel.send("comm_open", {"comm_id": "c", "target_name": "awaited", "data": {"value": 7}})
-    assert (await kernel.reply(cell, seconds=5))["status"] == "ok"
+    assert (await kernel.reply(cell))["status"] == "ok"
     messages = await kernel.output(cell)
     assert stream(messages).endswith("got 7\n")
     assert "in the comm\n" in stream(messages) + stream(
@@ -564,9 +564,9 @@ flood = subprocess.Popen(["sh", "-c", "while :; do echo flood; done"])
 print('end of the cell')
 """
     cell = kernel.execute(code)
-    assert (await kernel.reply(cell, seconds=5))["status"] == "ok"
+    assert (await kernel.reply(cell))["status"] == "ok"
     stop = kernel.execute("flood.kill(); flood.wait()")
-    assert (await kernel.reply(stop, seconds=10))["status"] == "ok"
+    assert (await kernel.reply(stop))["status"] == "ok"
     # Without its newline, which print writes by itself: the flood may come in between.
     assert "end of the cell" in stream(await kernel.output(cell))
     await kernel.output(stop)
@@ -619,12 +619,12 @@ async def test_an_interrupt_by_message_reaches_a_cell_that_waits_for_a_stopped_r
     stopped.subscribe(b"")
     address = forked.kernel.connection["ip"]
     stopped.connect(f"ipc://{address}-{forked.kernel.connection['iopub_port']}")
-    await asyncio.wait_for(stopped.recv_multipart(), 5)  # the welcome: it is subscribed
+    await asyncio.wait_for(stopped.recv_multipart(), HANG)  # the welcome: it is subscribed
     try:
         cell = await forked.start_cell(AT_ONCE.format(path=str(struck)))
         await cell.shows("now")
-        await eventually(silence(cell), 20)
-        asking = asyncio.ensure_future(forked.client.ask("interrupt_request", {}, channel="control", timeout=20))
+        await eventually(silence(cell))
+        asking = asyncio.ensure_future(forked.client.ask("interrupt_request", {}, channel="control", timeout=HANG))
         await eventually(struck.exists)
         stopped.close()
         assert (await asking)["status"] == "ok"

@@ -19,6 +19,7 @@ from cellrun.kernel.iopub import IOPub
 from cellrun.kernel.relay import Relay
 from cellrun.kernel.streams import LeanStream
 from cellrun.kernel.wire import LeanSession
+from tests.support.waiting import HANG
 
 # -- InterruptGuard ------------------------------------------------------------------------------------
 
@@ -94,11 +95,11 @@ def test_other_threads_pass_through_a_guard(struck: list[int]) -> None:
     def other() -> None:
         with guard:
             inside.set()
-            leave.wait(5)
+            leave.wait(HANG)
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert inside.wait(5)
+    assert inside.wait(HANG)
     interrupt()
     assert struck == [signal.SIGINT]
     leave.set()
@@ -140,7 +141,7 @@ def relay() -> Iterator[Relay]:
 
 def received(relay: Relay, count: int) -> list[list[bytes]]:
     messages: list[list[bytes]] = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG
     while len(messages) < count:
         assert time.monotonic() < deadline, f"{len(messages)} of {count} messages"
         messages += relay.receive()

@@ -38,7 +38,7 @@ from tests.support.forked import (
     thread_names,
     zombies_of,
 )
-from tests.support.waiting import eventually, process_exists
+from tests.support.waiting import HANG, eventually, process_exists
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -69,7 +69,7 @@ def with_path(folder: Path) -> str:
     return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
 
 
-async def gone(tag: str, seconds: float = 5.0) -> None:
+async def gone(tag: str, seconds: float = HANG) -> None:
     await eventually(lambda: not tagged(tag), seconds)
 
 
@@ -203,7 +203,7 @@ print(_json.dumps([there, plt.get_fignums(), plt.get_backend()]))
     assert (there, figures) == (["numpy", "numpy.random", "pandas", "matplotlib.pyplot"], [])
     assert backend.endswith("inline")
     history = await kernel.client.ask(
-        "history_request", {"hist_access_type": "tail", "n": 10, "raw": True, "output": False}, timeout=5
+        "history_request", {"hist_access_type": "tail", "n": 10, "raw": True, "output": False}, timeout=HANG
     )
     assert [line[:2] for line in history["history"]] == [[0, 1]]
 
@@ -278,7 +278,7 @@ async def test_a_module_of_the_callers_that_ends_the_process_is_an_error(modules
     server = small(tag, preload=["ending"], env={"PYTHONPATH": with_path(modules)})
     async with forking(modules, server):
         with pytest.raises(KernelStartError):
-            await asyncio.wait_for(server.load(), 20)
+            await asyncio.wait_for(server.load(), HANG)
     await gone(tag)
 
 
@@ -334,7 +334,7 @@ async def test_forks_that_meet_a_broken_forkserver_together_all_get_kernels(modu
         (parent,) = server.pids
         process = next(iter(server._parents))
         process.load()
-        await asyncio.wait_for(process.loaded.wait(), 20)
+        await asyncio.wait_for(process.loaded.wait(), HANG)
         assert process.broken is not None
         kernels = await asyncio.gather(*(opener() for _ in range(5)), server.load())
         assert {os.getppid() if kernel is None else parent_of(kernel.pid) for kernel in kernels} - {os.getppid()} != {
@@ -431,7 +431,7 @@ asyncio.run(main())
             assert all(map(process_exists, pids))
         finally:
             service.kill()
-        await eventually(lambda: not any(map(process_exists, pids)), 5)
+        await eventually(lambda: not any(map(process_exists, pids)))
     await gone(tag)
 
 
@@ -522,13 +522,13 @@ async def test_an_orphan_that_has_left_every_trace_ends_with_the_forkserver(tmp_
         pid = await kernel.value(ORPHANS.format(double=True, fresh=True, execs=True))
         parent = parent_of(pid)
         assert parent == parent_of(kernel.pid)
-        await asyncio.wait_for(renewed.wait(), 10)
+        await asyncio.wait_for(renewed.wait(), HANG)
         if how == "retired":
             await kernel.close()
         else:
             await server.aclose()
         try:
-            await eventually(lambda: not process_exists(pid), 5)
+            await eventually(lambda: not process_exists(pid))
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -554,7 +554,7 @@ async def test_a_forkserver_is_replaced_without_a_gap(tmp_path: Path, tag: str) 
         (old,) = {parent_of(kernel.pid) for kernel in kernels}
         # The next process is on its way; until it is there, the old one forks.
         kernels.append(await opener())
-        await asyncio.wait_for(renewed.wait(), 10)
+        await asyncio.wait_for(renewed.wait(), HANG)
         kernels.append(await opener())
         new = parent_of(kernels[-1].pid)
         assert new != old
@@ -582,7 +582,7 @@ async def test_an_old_forkserver_is_replaced_by_its_age(tmp_path: Path, tag: str
     server.on_renewed = renewed.set
     async with forking(tmp_path, server) as opener:
         first = await opener()
-        await asyncio.wait_for(renewed.wait(), 10)
+        await asyncio.wait_for(renewed.wait(), HANG)
         assert parent_of((await opener()).pid) != parent_of(first.pid)
 
 
@@ -594,7 +594,7 @@ async def test_more_forks_at_once_than_the_socket_holds_all_succeed(tmp_path: Pa
     large = {f"LARGE_{number}": "x" * 1000 for number in range(60)}
     async with forking(tmp_path, server):
         starting = [ForkedKernel.start(server, cwd=tmp_path, env=large) for _ in range(20)]
-        kernels = await asyncio.wait_for(asyncio.gather(*starting), 20)
+        kernels = await asyncio.wait_for(asyncio.gather(*starting), HANG)
         assert len({kernel.pid for kernel in kernels}) == 20
         await asyncio.gather(*(kernel.end() for kernel in kernels))
     await gone(tag)

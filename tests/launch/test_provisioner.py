@@ -27,7 +27,7 @@ from tests.kernel.talk import pid_of as process_of
 from tests.support.forked import FORKED, kernelspecs, stat_fields, write_kernelspec
 from tests.support.proxy import FaultProxy
 from tests.support.servers import Server, jupyter_server
-from tests.support.waiting import eventually, process_exists
+from tests.support.waiting import HANG, eventually, process_exists
 
 SECONDS = 20
 
@@ -171,7 +171,7 @@ async def test_an_async_manager_notices_that_a_kernel_was_killed_and_starts_anot
         assert await manager.is_alive()
         pid = process_of(manager)
         os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while await manager.is_alive():
                 await asyncio.sleep(0.01)
         assert not process_exists(pid)

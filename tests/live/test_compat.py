@@ -115,14 +115,14 @@ async def test_failures_are_texts_without_secrets(free_server: Server) -> None:
 
 
 async def test_no_kernel_is_left_not_even_by_a_cancelled_call(free_server: Server) -> None:
-    await eventually(lambda: free_server.kernels() == [], 20)
+    await eventually(lambda: free_server.kernels() == [])
     for delay in (0.0, 0.005, 0.02, 0.05, 0.2, 0.6, 1.2):
         task = asyncio.create_task(call(free_server, "import time; time.sleep(20)"))
         await asyncio.sleep(delay)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await eventually(lambda: free_server.kernels() == [], 20)
+    await eventually(lambda: free_server.kernels() == [])
 
 
 async def test_the_class_behind_it_gives_a_model(free_server: Server) -> None:

@@ -21,7 +21,7 @@ from cellrun import (
 )
 from tests.support.proxy import FaultProxy
 from tests.support.servers import Server, jupyter_server
-from tests.support.waiting import SLACK, eventually
+from tests.support.waiting import HANG, SLACK, eventually
 
 NUMBERS = "import time\nfor i in range({count}):\n    print(i, flush=True)\n    if i % 20 == 0: time.sleep({pause})"
 
@@ -64,7 +64,7 @@ async def test_a_reset_of_an_idle_connection_is_not_noticed_by_the_next_run(free
                 connections = proxy.connections
                 proxy.reset()
                 await eventually(lambda before=connections: proxy.connections > before)  # type: ignore[misc]
-                assert (await session.run("x", timeout=20)).text == "1"
+                assert (await session.run("x", timeout=HANG)).text == "1"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_a_buffer_that_the_server_lost_is_got_from_the_kernel_or_reported(
                 await asyncio.sleep(2.0)
                 await ws.close()
             proxy.refuse(False)
-            result = await asyncio.wait_for(task, 20)
+            result = await asyncio.wait_for(task, HANG)
             got = numbers(result.stdout)
             if with_log:
                 assert (got, result.dropped, result.status) == (list(range(40)), (), "ok")
@@ -107,7 +107,7 @@ async def test_a_buffer_that_the_server_lost_is_got_from_the_kernel_or_reported(
                 assert len(got) < 40
                 assert result.error is not None
                 assert result.error.name == "OutcomeUnknown"
-            assert (await session.run("'and on'", timeout=20)).text == "'and on'"
+            assert (await session.run("'and on'", timeout=HANG)).text == "'and on'"
 
 
 async def test_a_server_that_is_killed_gives_what_came_and_a_clear_end() -> None:
@@ -174,7 +174,7 @@ async def test_a_connection_cut_in_the_middle_of_a_frame_comes_back(free_server:
         async with provider, AsyncSession(provider) as session:
             proxy.cut_after = 300_000
             proxy.reset()  # the next connection is cut within the big message below
-            await session.run("1", timeout=20)
+            await session.run("1", timeout=HANG)
             task = asyncio.create_task(
                 session.run("print('y' * 600_000); import time; time.sleep(0.5); print('end')", timeout=30)
             )

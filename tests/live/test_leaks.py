@@ -62,7 +62,7 @@ def living_children(before: set[int]) -> set[int]:
 async def settled(provider: Provider) -> None:
     """Until a pool is full: kernels that wait in it have descriptors, too."""
     if isinstance(provider, LocalKernels):
-        await eventually(lambda: provider.status.held + provider.status.ending == 0, 20)
+        await eventually(lambda: provider.status.held + provider.status.ending == 0)
         await provider.ready()
 
 
@@ -98,7 +98,7 @@ async def drive(coroutine: Coroutine[Any, Any, Any], at: int) -> tuple[int, bool
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", ["local", pytest.param("server", marks=pytest.mark.wide)])
 async def test_a_cancel_at_any_await_leaves_nothing_and_the_provider_works_on(kind: str, free_server: Server) -> None:
-    await eventually(lambda: free_server.kernels() == [], 20)
+    await eventually(lambda: free_server.kernels() == [])
     before_children = children()
     async with provider_of(kind, free_server) as provider:
         await use(provider)
@@ -111,14 +111,14 @@ async def test_a_cancel_at_any_await_leaves_nothing_and_the_provider_works_on(ki
                 break
             at += 1 if at < 12 else 3
         assert at > 5
-        await eventually(lambda: " 0 kernels" in repr(provider), 10)
+        await eventually(lambda: " 0 kernels" in repr(provider))
         async with AsyncSession(provider) as session:
             assert (await session.run("'x' in globals()")).text == "False"
         gc.collect()
         await settled(provider)
-        await eventually(lambda: descriptors() <= before + 2, 5)
-    await eventually(lambda: not living_children(before_children), 5)
-    await eventually(lambda: free_server.kernels() == [], 20)
+        await eventually(lambda: descriptors() <= before + 2)
+    await eventually(lambda: not living_children(before_children))
+    await eventually(lambda: free_server.kernels() == [])
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -137,7 +137,7 @@ async def test_a_cancelled_run_never_shows_in_the_next_one(free_server: Server) 
 
 @pytest.mark.parametrize("kind", ["local", pytest.param("server", marks=pytest.mark.wide)])
 async def test_many_sessions_leave_no_descriptor_process_file_or_task(kind: str, free_server: Server) -> None:
-    await eventually(lambda: free_server.kernels() == [], 20)
+    await eventually(lambda: free_server.kernels() == [])
     before_children = children()
     async with provider_of(kind, free_server) as provider:
         await use(provider)
@@ -147,9 +147,9 @@ async def test_many_sessions_leave_no_descriptor_process_file_or_task(kind: str,
             async with AsyncSession(provider) as one, AsyncSession(provider) as two:
                 await asyncio.gather(one.run("1"), two.run("2"))
         await settled(provider)
-        await eventually(lambda: descriptors() <= before + 2, 5)
-    await eventually(lambda: not living_children(before_children), 5)
-    await eventually(lambda: free_server.kernels() == [], 20)
+        await eventually(lambda: descriptors() <= before + 2)
+    await eventually(lambda: not living_children(before_children))
+    await eventually(lambda: free_server.kernels() == [])
     assert len(asyncio.all_tasks()) == 1
 
 

@@ -25,7 +25,7 @@ from cellrun.channels.zmq import ZmqChannel
 from cellrun.protocol.message import Message
 from cellrun.providers.local_lease import LocalLease
 from tests.support.leases import lease_of
-from tests.support.waiting import SLACK, eventually, process_exists
+from tests.support.waiting import HANG, PROCESS, SLACK, eventually, process_exists
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ time.sleep(0.2)
 print(os.getpid(), child, own_group, int(os.read(read, 20)))
 """
     async with AsyncSession(LocalKernels(sandbox="none", pool=0)) as session:
-        result = await session.run(code, timeout=20)
+        result = await session.run(code, timeout=HANG)
         pids = [int(pid) for pid in result.stdout.split()]
         assert len(pids) == 4
         assert all(process_exists(pid) for pid in pids)
@@ -207,7 +207,7 @@ async def test_a_kernel_of_another_language_works(bash_kernelspec: str) -> None:
         assert (await session.run("echo $x")).stdout.strip() == "5"
         result = await session.run("for i in 1 2 3; do sleep 10; done", timeout=1)
         assert result.status == "timeout"
-        assert "still" in (await session.run("echo still here", timeout=20)).stdout
+        assert "still" in (await session.run("echo still here", timeout=HANG)).stdout
 
 
 async def test_the_working_folder_and_the_environment_are_the_callers(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ async def test_links_and_pipes_that_code_plants_are_not_followed() -> None:
             with pytest.raises(OSError, match=r"symbolic links|Not a directory"):
                 await session.files.read(path)
         with pytest.raises(PermissionError, match="not a regular file"):
-            await asyncio.wait_for(session.files.read("pipe"), 5)
+            await asyncio.wait_for(session.files.read("pipe"), HANG)
         with pytest.raises(OSError, match=r"symbolic links|Not a directory"):
             await session.files.write("dir/owned", b"x")
         await session.files.write("link", b"replaced, not followed")
@@ -271,9 +271,9 @@ def test_ctrl_c_in_a_program_leaves_no_kernel(tmp_path: Path) -> None:
     kernel = int(process.stdout.readline())
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=PROCESS)
     assert "KeyboardInterrupt" in stderr
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + HANG
     while process_exists(kernel):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -301,7 +301,7 @@ async def test_messages_that_are_not_signed_by_the_kernel_are_not_believed() -> 
             await asyncio.sleep(0.01)
             if receiving.done():
                 break
-        messages = await asyncio.wait_for(receiving, 5)
+        messages = await asyncio.wait_for(receiving, HANG)
         assert len(messages) >= 1
     finally:
         await channel.aclose()
@@ -319,7 +319,7 @@ async def test_a_channel_whose_context_is_ended_closes_itself_and_holds_up_nobod
     channel = ZmqChannel(address | ports, context, once=once)
     ending = threading.Thread(target=context.term, daemon=True)
     ending.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         (gone,) = await channel.receive()
         assert gone == Gone("the connection was closed")
         with pytest.raises(ConnectionFailed, match="is closed"):

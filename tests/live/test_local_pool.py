@@ -11,7 +11,7 @@ import pytest
 
 from cellrun import AsyncSession, KernelStartError, LimitExceeded, Limits, LocalKernels, SandboxPolicy, SessionLost
 from tests.live.test_leaks import children, descriptors, living_children
-from tests.support.waiting import eventually
+from tests.support.waiting import HANG, eventually
 
 WHERE = "import os; os.getpid(), os.getppid()"  # numbers that mean something to us where nothing contains the kernel
 
@@ -132,7 +132,7 @@ async def test_in_the_strong_form_sessions_end_with_their_forkserver_and_go_on_w
         server = kernels._server
         os.kill(server.pids[0], signal.SIGKILL)
         await eventually(lambda: server.pids == [])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             result = await session.run("'x' in globals()")
             while (
                 result.status == "kernel_died" or not result.restarted
@@ -186,7 +186,7 @@ async def test_a_session_ends_after_its_idle_time_and_says_so() -> None:
     async with LocalKernels(pool=0, preload=()) as kernels:
         session = AsyncSession(kernels, limits=Limits(idle_timeout=0.3))
         assert (await session.run("x = 1; x")).text == "1"
-        await eventually(lambda: kernels.status == type(kernels.status)(0, 0, 0, 0, 0), 10)
+        await eventually(lambda: kernels.status == type(kernels.status)(0, 0, 0, 0, 0))
         with pytest.raises(SessionLost, match=r"after 0\.3 s without use \(idle_timeout\), and its variables are gone"):
             await session.run("x")
         await session.aclose()
@@ -230,7 +230,7 @@ async def test_cancelling_while_a_kernel_is_forked_leaves_nothing() -> None:
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await eventually(lambda: kernels.status.starting + kernels.status.held + kernels.status.ending == 0, 10)
-        await eventually(lambda: descriptors() <= before + 1, 10)
-    await eventually(lambda: not living_children(before_children), 10)
+        await eventually(lambda: kernels.status.starting + kernels.status.held + kernels.status.ending == 0)
+        await eventually(lambda: descriptors() <= before + 1)
+    await eventually(lambda: not living_children(before_children))
     assert len(asyncio.all_tasks()) == 1

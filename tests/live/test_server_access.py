@@ -143,7 +143,7 @@ async def test_a_kernel_whose_first_answer_the_server_never_got_is_there_soon_al
     async with JupyterServer(free_server.url, token=free_server.token, kernel="deaf") as provider:
         async with AsyncSession(provider, limits=Limits(start_timeout=40)) as session:
             assert (await session.run("6 * 7")).text == "42"
-    await eventually(lambda: free_server.kernels() == [], 20)
+    await eventually(lambda: free_server.kernels() == [])
 
 
 async def test_the_working_folder_is_the_servers_and_must_exist(free_server: Server) -> None:

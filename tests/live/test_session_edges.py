@@ -10,7 +10,7 @@ import pytest
 
 from cellrun import AsyncSession, Event, InputRequest, JupyterServer, Limits, LocalKernels, Queued, SessionLost, Stdout
 from tests.support.servers import Server, jupyter_server
-from tests.support.waiting import SLACK, eventually
+from tests.support.waiting import HANG, SLACK, eventually
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.003, 0.05, 0.3])
@@ -18,7 +18,7 @@ async def test_closing_while_the_kernel_starts_ends_the_start(delay: float) -> N
     session = AsyncSession()
     starting = asyncio.create_task(session.start())
     await asyncio.sleep(delay)
-    await asyncio.wait_for(session.aclose(), 5)
+    await asyncio.wait_for(session.aclose(), HANG)
     with contextlib.suppress(SessionLost):  # unless it was ready before
         await starting
     with pytest.raises(SessionLost):
@@ -32,17 +32,17 @@ async def test_closing_a_provider_beside_a_start_leaves_no_kernel(free_server: S
         session = AsyncSession(provider)
         starting = asyncio.create_task(session.start())
         await asyncio.sleep(delay)
-        await asyncio.wait_for(provider.aclose(), 10)
+        await asyncio.wait_for(provider.aclose(), HANG)
         await asyncio.gather(starting, return_exceptions=True)
         await session.aclose()
-    await eventually(lambda: len(free_server.kernels()) == before, 10)
+    await eventually(lambda: len(free_server.kernels()) == before)
 
 
 async def test_a_stream_that_is_left_at_once_does_not_block_the_session() -> None:
     async with AsyncSession() as session:
         async with session.stream("1"):
             pass
-        assert (await asyncio.wait_for(session.run("2"), 10)).text == "2"
+        assert (await asyncio.wait_for(session.run("2"), HANG)).text == "2"
 
 
 async def test_an_answer_that_comes_too_late_is_given_to_no_other_cell() -> None:
@@ -72,7 +72,7 @@ async def test_a_cancelled_wait_for_a_kill_leaves_the_session_usable() -> None:
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        assert (await asyncio.wait_for(session.run("2"), 20)).text == "2"
+        assert (await asyncio.wait_for(session.run("2"), HANG)).text == "2"
 
 
 async def test_a_callback_that_fails_harms_its_own_run_alone() -> None:
@@ -131,7 +131,7 @@ async def test_listeners_of_late_output_end_with_the_session() -> None:
     listening = asyncio.create_task(listen())
     await asyncio.sleep(0)
     await session.aclose()
-    assert await asyncio.wait_for(listening, 5) == 0
+    assert await asyncio.wait_for(listening, HANG) == 0
 
 
 async def test_a_short_time_limit_is_not_used_up_by_the_kernels_start() -> None:
@@ -167,13 +167,13 @@ async def test_a_server_that_stands_still_does_not_hold_the_one_deadline(after: 
         await asyncio.sleep(after)
         os.kill(server.process.pid, signal.SIGSTOP)
         try:
-            answer = await asyncio.wait_for(calling, 15)
+            answer = await asyncio.wait_for(calling, HANG)
         finally:
             os.kill(server.process.pid, signal.SIGCONT)
         assert time.monotonic() - started < 2.5 + 2 + SLACK
         assert answer["stderr"].endswith("Execution timed out.")
         await asyncio.sleep(0.5)
-        await eventually(lambda: server.kernels() == [], 20)
+        await eventually(lambda: server.kernels() == [])
         await eventually(lambda: len(asyncio.all_tasks()) == 1)  # what still closed its connection
 
 

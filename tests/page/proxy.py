@@ -10,6 +10,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from tests.support.proxy import FaultProxy
+from tests.support.waiting import HANG
 
 
 class Proxy:
@@ -24,13 +25,13 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._proxy.__aenter__(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._proxy.__aenter__(), self._loop).result(HANG)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        asyncio.run_coroutine_threadsafe(self._proxy.__aexit__(None, None, None), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._proxy.__aexit__(None, None, None), self._loop).result(HANG)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(HANG)
         self._loop.close()
 
     @property
@@ -54,4 +55,4 @@ class Proxy:
         async def called() -> None:
             what()
 
-        asyncio.run_coroutine_threadsafe(called(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(called(), self._loop).result(HANG)

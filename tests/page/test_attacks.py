@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Error, Frame, Locator, 
 
 from tests.page.opening import Opened, context_of
 from tests.service.running import Service
+from tests.support.waiting import HANG
 
 SECRET: Final = "what-the-page-knows"
 # Begun by a click, with which a browser allows more than without one. Says in its own document what came of it.
@@ -73,7 +74,7 @@ def elsewhere() -> Iterator[Elsewhere]:
         thread.start()
         yield found
         server.shutdown()
-        thread.join(10)
+        thread.join(HANG)
 
 
 @dataclass(frozen=True)

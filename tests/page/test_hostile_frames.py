@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Locator, Playwright, expect
 
 from tests.page.opening import ARGUMENTS, Opened, chromium, context_of
 from tests.service.running import Service
+from tests.support.waiting import HANG
 
 pytestmark = pytest.mark.wide
 
@@ -41,7 +42,7 @@ def listening() -> Iterator[tuple[int, threading.Event]]:
         thread.start()
         yield server.getsockname()[1], heard
         server.shutdown(socket.SHUT_RDWR)
-    thread.join(10)
+    thread.join(HANG)
 
 
 PRECONNECT = """<p id='report'>ready</p><link rel=preconnect href='http://127.0.0.1:{0}/'>
@@ -72,7 +73,7 @@ def test_output_cannot_connect_ahead(service: Service, playwright: Playwright, t
             " link.href = `http://127.0.0.1:${port}/`; document.head.append(link) }",
             careless[0],
         )
-        assert careless[1].wait(10), "the attack does not work at all: this test would see nothing"
+        assert careless[1].wait(HANG), "the attack does not work at all: this test would see nothing"
         opened = Opened.new(service, context)
         frame = opened.frame(html(opened, PRECONNECT.format(static[0], script[0], nested[0])))
         expect(frame.locator("#report")).to_have_text("tried")

@@ -15,6 +15,7 @@ import pytest
 from tests.cli.test_command import cellrun
 from tests.remote.conftest import address_of
 from tests.service.running import Service
+from tests.support.waiting import PROCESS
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_the_prompt_runs_code_there_and_knows_when_a_cell_is_whole(keyed: tuple[
         ["-m", "cellrun", "repl", "--server", keyed[0], "--token-file", str(keyed[1])],
         env={**os.environ, "HOME": str(tmp_path), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
         cwd=str(tmp_path),
-        timeout=20,
+        timeout=PROCESS,
         encoding="utf-8",
         dimensions=(40, 120),
     )

@@ -31,6 +31,7 @@ from cellrun.service.problems import KINDS
 from tests.remote.conftest import address_of
 from tests.service.running import Service, answer, client
 from tests.support.proxy import FaultProxy
+from tests.support.waiting import HANG
 
 WRONG = "ck_0123456789_this-is-no-key-that-there-is"
 
@@ -84,7 +85,7 @@ async def test_a_key_that_is_revoked_while_a_session_is_open_is_refused(own_serv
         await session.run("1")
         id = own_service.keys("list").stdout.split()
         own_service.keys("revoke", next(word for word in id if word in key))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             with pytest.raises(AuthenticationError, match="refused the key"):
                 while True:
                     await session.run("1")
@@ -329,7 +330,7 @@ async def test_a_service_that_is_away_while_a_session_begins_is_no_kernel_that_d
                 proxy.reset()
                 session = AsyncSession(shared, limits=Limits(start_timeout=0.7))
                 with pytest.raises(ConnectionFailed, match=r"was not answered|broke|cannot be reached"):
-                    await asyncio.wait_for(session.start(), 10)
+                    await asyncio.wait_for(session.start(), HANG)
                 proxy.refuse(False)
                 proxy.thaw()
                 assert (await session.run("6 * 7")).text == "42"

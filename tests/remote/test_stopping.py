@@ -26,7 +26,7 @@ from cellrun import (
 from tests.live.test_leaks import CancelledAt, descriptors
 from tests.remote.test_refusals import serving
 from tests.service.running import JSON, Service, answer, client
-from tests.support.waiting import SLACK, eventually
+from tests.support.waiting import HANG, SLACK, eventually
 
 pytestmark = pytest.mark.wide  # the contract suite, too, has a service among its kinds
 
@@ -50,7 +50,7 @@ async def test_cancelling_a_run_interrupts_it_there(address: str, service: Servi
         running = asyncio.create_task(
             session.run(SLEEP, on_event=lambda event: on.set() if isinstance(event, Stdout) else None)
         )
-        await asyncio.wait_for(on.wait(), 20)
+        await asyncio.wait_for(on.wait(), HANG)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -93,7 +93,7 @@ async def test_a_run_that_waits_leaves_the_line(address: str) -> None:
             session.run("a = 'never'", on_event=lambda event: queued.set() if isinstance(event, Queued) else None)
         )
         third = asyncio.create_task(session.run("a"))
-        await asyncio.wait_for(queued.wait(), 20)
+        await asyncio.wait_for(queued.wait(), HANG)
         second.cancel()
         assert [result.text for result in (await first, await third)] == ["'a'", "'a'"]
 
@@ -125,7 +125,7 @@ async def test_a_cancel_at_any_await_leaves_a_session_that_works_and_nothing_els
                         entered.cancel()
             assert (await asyncio.wait_for(session.run("'works'"), 30)).text == "'works'"
             backend = session._backend
-            await eventually(lambda: not backend._tasks, 10)
+            await eventually(lambda: not backend._tasks)
         states = {run["status"] for run in await runs_of(service, "at-any-await")}
         assert states <= {"ok", "interrupted"}
 
@@ -139,7 +139,7 @@ async def test_closing_while_it_starts_leaves_no_session(address: str, service: 
     session = AsyncSession(address)
     starting = asyncio.create_task(session.run(SLEEP))
     await asyncio.sleep(delay)
-    await asyncio.wait_for(session.aclose(), 15)
+    await asyncio.wait_for(session.aclose(), HANG)
     ended = await asyncio.gather(starting, return_exceptions=True)
     assert getattr(ended[0], "status", "interrupted") == "interrupted"
     name = repr(session._backend.state).split("'")[1]
@@ -153,8 +153,8 @@ async def test_closing_ends_what_runs_and_gives_its_result(address: str, service
     seen: list[Event] = []
     running = asyncio.create_task(session.run(SLEEP, on_event=seen.append))
     waiting = asyncio.create_task(session.run("'never'"))
-    await eventually(lambda: any(isinstance(event, Stdout) for event in seen), 20)
-    await asyncio.wait_for(asyncio.gather(session.aclose(), session.aclose()), 15)
+    await eventually(lambda: any(isinstance(event, Stdout) for event in seen))
+    await asyncio.wait_for(asyncio.gather(session.aclose(), session.aclose()), HANG)
     result = await running
     assert (result.status, result.reason, result.stdout) == ("interrupted", "the session was closed", "on\n")
     assert (await waiting).status == "interrupted"
@@ -167,8 +167,8 @@ async def test_closing_a_named_session_ends_a_stubborn_cell_too(address: str, se
     running = asyncio.create_task(
         session.run(STUBBORN, on_event=lambda event: on.set() if isinstance(event, Stdout) else None)
     )
-    await asyncio.wait_for(on.wait(), 20)
-    await asyncio.wait_for(session.aclose(), 15)
+    await asyncio.wait_for(on.wait(), HANG)
+    await asyncio.wait_for(session.aclose(), HANG)
     assert (await running).status == "interrupted"
     assert [run["status"] for run in await runs_of(service, "stubborn")] == ["interrupted"]
 
@@ -258,12 +258,12 @@ async def test_a_session_is_not_left_over_by_a_start_that_its_end_could_overtake
     async with serving(app) as address, CellrunService(address) as shared:
         session = AsyncSession(shared)
         starting: asyncio.Task[Any] = asyncio.create_task(session.run("1") if how == "run" else session.start())
-        await asyncio.wait_for(held.wait(), 10)
+        await asyncio.wait_for(held.wait(), HANG)
         if how == "start, cancelled":
             starting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await starting
-        await asyncio.wait_for(session.aclose(), 10)
+        await asyncio.wait_for(session.aclose(), HANG)
         if how == "start":
             with pytest.raises(SessionLost, match="the session is closed"):
                 await starting

@@ -22,7 +22,7 @@ import aiohttp
 from cellrun.service.database import Database
 from cellrun.service.identity import new_key
 from cellrun.service.store import FILE
-from tests.support.waiting import eventually, process_exists
+from tests.support.waiting import HANG, PROCESS, eventually, process_exists
 
 JSON = dict[str, Any]
 
@@ -81,13 +81,13 @@ class Service:
     def end(self) -> None:
         """As `systemctl stop` does; and it must end well."""
         self.terminate()
-        assert self.wait(30) == 0, self.log_text()[-3000:]
+        assert self.wait(PROCESS) == 0, self.log_text()[-3000:]
 
     def kill(self) -> None:
         """As an out-of-memory killer would."""
         assert self.process is not None
         self.process.kill()
-        self.wait(10)
+        self.wait(HANG)
 
     def end_if_alive(self) -> None:
         """Of a test that has failed."""
@@ -117,7 +117,7 @@ class Service:
     def keys(self, *args: str) -> subprocess.CompletedProcess[str]:
         """The command `cellrun keys`."""
         command = [sys.executable, "-m", "cellrun", "keys", *args, "--data", str(self.data)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, env=self.env, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PROCESS, env=self.env, check=False)
 
     def add_key(self, tenant: str) -> str:
         """What the command does, without the second that a command takes."""
@@ -190,7 +190,7 @@ async def begin(http: aiohttp.ClientSession, session: str, code: str, **body: An
     return str(state["execution_id"])
 
 
-async def until(http: aiohttp.ClientSession, run: str, *statuses: str, seconds: float = 20) -> JSON:
+async def until(http: aiohttp.ClientSession, run: str, *statuses: str, seconds: float = HANG) -> JSON:
     """The run's state or result, as soon as it has one of these statuses."""
     async with asyncio.timeout(seconds):
         while True:
@@ -258,4 +258,4 @@ def printed(events: list[JSON]) -> str:
 
 
 async def none_left(pids: set[int]) -> None:
-    await eventually(lambda: not any(process_exists(pid) for pid in pids), 15)
+    await eventually(lambda: not any(process_exists(pid) for pid in pids))

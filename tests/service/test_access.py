@@ -19,7 +19,7 @@ import pytest
 from cellrun.service.identity import new_key
 from cellrun.service.serve import Address, is_loopback, listen
 from tests.service.running import Service, answer, begin, client, problem, run, until
-from tests.support.waiting import SLACK, eventually
+from tests.support.waiting import PROCESS, SLACK, eventually
 
 
 @dataclass
@@ -215,7 +215,7 @@ async def test_with_keys_the_name_of_the_service_does_not_matter(shared: Shared)
 
 def test_without_keys_it_does_not_listen_for_others_and_says_what_to_do(own_service: Service) -> None:
     command = own_service.command("serve", "--port", "0", "--host", "0.0.0.0")  # noqa: S104 - what is refused
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=own_service.env, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS, env=own_service.env, check=False)
     assert (done.returncode, done.stdout) == (3, "")
     assert "cellrun keys create" in done.stderr
     assert "0.0.0.0" in done.stderr  # noqa: S104 - what is refused
@@ -302,7 +302,7 @@ async def test_a_key_in_an_address_does_not_get_into_the_log(shared: Shared) -> 
 def test_a_second_service_on_the_same_data_is_refused(shared: Shared) -> None:
     """It would give an end to the runs of the first."""
     command = shared.service.command("serve", "--port", "0")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=shared.service.env, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS, env=shared.service.env, check=False)
     assert done.returncode == 3
     assert "another service uses it" in done.stderr
 

@@ -24,7 +24,7 @@ from cellrun.service.options import Quotas, ServiceOptions
 from cellrun.service.problems import Problem
 from cellrun.service.runs import LiveRun, RunRequest
 from cellrun.service.store import StorageError, Store
-from tests.support.waiting import eventually
+from tests.support.waiting import HANG, eventually
 
 
 class NoKernels(Provider):
@@ -67,7 +67,7 @@ async def hub_of(folder: Path, quotas: Quotas | None = None, provider: Provider 
 
 
 def asks(code: str) -> RunRequest:
-    return RunRequest(code=code, timeout=20.0)
+    return RunRequest(code=code, timeout=HANG)
 
 
 def refused(act: Callable[[], object]) -> bool:
@@ -79,7 +79,7 @@ def refused(act: Callable[[], object]) -> bool:
 
 
 async def ended_well(run: LiveRun | EndedRun) -> bool:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         async for _ in run.log.follow():
             pass
     return isinstance(run, EndedRun) or run.status == "ok"
@@ -94,7 +94,7 @@ async def test_runs_that_come_at_once_do_not_pass_their_quota(tmp_path: Path) ->
         assert (len(begun), len(refused)) == (2, 6)
         assert {problem.code for problem in refused} == {"quota_exceeded"}
         assert all([await ended_well(run) for run in begun])
-        await eventually(lambda: not hub.live, 5)
+        await eventually(lambda: not hub.live)
         assert await ended_well(await hub.start("t", "s7", asks("1"), "key 7"))
 
 
@@ -142,7 +142,7 @@ async def test_a_request_that_is_given_up_before_it_began_leaves_no_run_without_
                 await asyncio.sleep(0)
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
-            await eventually(lambda: not hub.live, 10)
+            await eventually(lambda: not hub.live)
             if not starting.cancelled():
                 break
         assert await hub.store.ask(lambda database: database.alive()) == []
@@ -155,9 +155,9 @@ async def test_a_key_whose_run_found_no_kernel_can_be_sent_again(tmp_path: Path)
     async with hub_of(tmp_path, provider=provider) as hub:
         refused = await hub.start("t", "s", asks("1"), "key")
         assert isinstance(refused, LiveRun)
-        await asyncio.wait_for(refused.done.wait(), 20)
+        await asyncio.wait_for(refused.done.wait(), HANG)
         assert isinstance(refused.failure, KernelStartError)
-        await eventually(lambda: not hub.live, 5)
+        await eventually(lambda: not hub.live)
         provider.full = False
         again = await hub.start("t", "s", asks("1"), "key")
         assert again.log.run != refused.id
@@ -173,7 +173,7 @@ async def test_a_run_whose_end_cannot_be_stored_is_told_at_once_and_stored_when_
         store.full = True
         run = await hub.start("t", "s", asks("print('lost')"))
         assert not await ended_well(run)
-        await eventually(lambda: not hub.live, 5)
+        await eventually(lambda: not hub.live)
         found = await hub.run("t", run.log.run)
         assert isinstance(found, LiveRun)
         assert (found.status, found.stored) == ("kernel_died", False)
@@ -201,7 +201,7 @@ async def test_one_tenant_has_no_more_kernels_than_its_quota(tmp_path: Path) -> 
         assert await ended_well(await hub.start("another", None, asks("1")))
         assert isinstance(alone, LiveRun)
         alone.abandon()
-        await eventually(lambda: not hub.live, 10)
+        await eventually(lambda: not hub.live)
         assert await ended_well(await hub.start("t", "b", asks("1")))
         with pytest.raises(Problem):
             await hub.start("t", "c", asks("1"))
@@ -232,7 +232,7 @@ async def test_a_kernel_that_burns_without_a_run_is_ended_with_its_tenants_proce
     async with hub_of(tmp_path, Quotas(cpu=0.2)) as hub:
         thread = f"import threading\nthreading.Thread(target=exec, args=({BURN!r},), daemon=True).start()"
         assert await ended_well(await hub.start("t", "s", asks(thread)))
-        await eventually(lambda: not hub.find("t", "s").alive, 15)
+        await eventually(lambda: not hub.find("t", "s").alive)
         assert "processor seconds" in (hub.find("t", "s").succeeds or "")
 
 
@@ -260,16 +260,16 @@ async def test_a_folder_is_not_looked_through_twice_at_once(tmp_path: Path) -> N
         def slow() -> int:
             nonlocal looks
             looks += 1
-            go.wait(10)
+            go.wait(HANG)
             return 3_000_000
 
         session.disk_bytes = slow  # type: ignore[method-assign]
         assert await ended_well(await hub.start("t", "s", asks("1")))
-        await eventually(lambda: looks == 1, 5)  # after each run there is a look
-        async with asyncio.timeout(5):
+        await eventually(lambda: looks == 1)  # after each run there is a look
+        async with asyncio.timeout(HANG):
             await hub.upkeep.measure_disk("t")
         go.set()
-        await eventually(lambda: refused(lambda: hub.upkeep.check_disk("t")), 5)
+        await eventually(lambda: refused(lambda: hub.upkeep.check_disk("t")))
         assert looks == 1
 
 
@@ -277,7 +277,7 @@ async def test_files_and_runs_count_for_the_disk_of_a_tenant(tmp_path: Path) -> 
     async with hub_of(tmp_path, Quotas(disk=2_000_000)) as hub:
         assert await ended_well(await hub.start("t", "s", asks("open('f', 'wb').write(b'x' * 1_900_000); 1")))
         assert await ended_well(await hub.start("t", "s", asks("print('x' * 100_000)")))
-        await eventually(lambda: refused(lambda: hub.upkeep.check_disk("t")), 5)
+        await eventually(lambda: refused(lambda: hub.upkeep.check_disk("t")))
         with pytest.raises(Problem, match="2000000 bytes on disk"):
             await hub.start("t", "s", asks("1"))
         assert await ended_well(await hub.start("other", "s", asks("1")))

@@ -25,7 +25,7 @@ from tests.service.running import (
     until,
     watch,
 )
-from tests.support.waiting import eventually, process_exists
+from tests.support.waiting import HANG, eventually, process_exists
 
 ENDLESS = "i = 0\nwhile True: print(i, flush=True); i += 1"
 
@@ -49,7 +49,7 @@ async def test_after_a_kill_each_watcher_that_comes_back_gets_the_rest_once_and_
         waits = await begin(http, "a", "print('never')")
         seen: dict[str, list[dict[str, Any]]] = {session: [] for session in sessions}
         watching = [asyncio.create_task(_follow(http, runs[session], seen[session])) for session in sessions]
-        await eventually(lambda: all(len(events) > 20 for events in seen.values()), 20)
+        await eventually(lambda: all(len(events) > 20 for events in seen.values()))
         family = service.family()
         assert len(family) > 3
         service.kill()
@@ -102,8 +102,8 @@ async def test_told_to_end_it_lets_a_cell_come_to_its_end_and_takes_no_new_ones(
     assert is_whole(seen)
     assert printed(seen) == "on\nthrough\n"
     assert seen[-1]["status"] == "ok"
-    await eventually(lambda: not process_exists(service.pid), 15)
-    assert service.wait(1) == 0
+    await eventually(lambda: not process_exists(service.pid))
+    assert service.wait(HANG) == 0
     await none_left(family)
 
 
@@ -145,5 +145,5 @@ async def test_a_second_signal_ends_it_at_once(own_service: Service) -> None:
         service.terminate()
         await eventually(lambda: "takes no new runs" in service.log_text())
         service.terminate()
-        await eventually(lambda: not process_exists(service.pid), 12)
-    assert service.wait(1) == 0
+        await eventually(lambda: not process_exists(service.pid))
+    assert service.wait(HANG) == 0

@@ -13,6 +13,7 @@ import pytest
 from yarl import URL
 
 from tests.service.running import Service, answer, begin, client, problem, run, until, watch
+from tests.support.waiting import HANG
 
 Http = aiohttp.ClientSession
 FLAGS = (
@@ -69,7 +70,7 @@ async def test_a_session_that_must_be_there_is_not_made(http: Http) -> None:
 async def test_kernels_have_the_modules_that_the_operator_names(http: Http) -> None:
     """The first kernels are made before they are loaded."""
     code = "import sys; {'wave', 'fractions'} <= set(sys.modules)"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG):
         while (await answer(http, "POST", "/v1/run", json={"code": code}))["text"] != "True":
             pass
 
@@ -97,7 +98,7 @@ async def test_a_session_that_is_ended_while_a_run_begins_leaves_no_kernel(own_s
     service = own_service.start()
 
     async def ended(http: Http, session: str) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while True:
                 async with http.delete(f"/v1/sessions/{session}") as response:
                     if response.status == 204:
@@ -109,7 +110,7 @@ async def test_a_session_that_is_ended_while_a_run_begins_leaves_no_kernel(own_s
             starting = asyncio.create_task(run_or_refused(http, session))
             await ended(http, session)
             await starting
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 assert (await answer(http, "POST", "/v1/run", json={"code": "1"}))["text"] == "1"
 
 
@@ -186,7 +187,7 @@ async def test_a_file_is_replaced_at_once_and_never_half(http: Http) -> None:
     async with http.get(where) as response:
         assert await response.read() == b"old"
     listed: list[str] = []
-    async with asyncio.timeout(5):  # until the service has heard that the client is gone
+    async with asyncio.timeout(HANG):  # until the service has heard that the client is gone
         while listed != ["f"]:
             listed = [each["path"] for each in (await answer(http, "GET", "/v1/sessions/replaced/files"))["files"]]
 
@@ -297,7 +298,7 @@ async def test_a_file_that_is_too_large_is_refused_before_it_is_sent(service: Se
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = f"PUT /v1/sessions/large/files/f HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {2**40}\r\n\r\n"
     writer.write(head.encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG):
         status = await reader.readline()
     writer.close()
     assert b" 413 " in status

@@ -15,6 +15,7 @@ from cellrun.event_log import End, Entry
 from cellrun.service import schema
 from cellrun.service.database import Database, RunRow
 from cellrun.service.store import Store
+from tests.support.waiting import HANG
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ async def add(store: Store, run: RunRow) -> RunRow:
 async def in_one_batch(store: Store, *rows: RunRow) -> list[RunRow | BaseException]:
     """All are waiting when the writer comes to them."""
     free = threading.Event()
-    blocking = asyncio.create_task(store.write(lambda database: free.wait(10)))
+    blocking = asyncio.create_task(store.write(lambda database: free.wait(HANG)))
     adding = [asyncio.create_task(add(store, run)) for run in rows]
     await asyncio.sleep(0)  # each has had its turn
     free.set()

@@ -24,7 +24,7 @@ from starlette.types import Message, Receive, Scope, Send
 from cellrun.service.tracing import Tracing, tracing, wanted
 from cellrun.settings import SettingsError
 from tests.service.running import Service, answer, begin, client, problem, run, until
-from tests.support.waiting import eventually
+from tests.support.waiting import PROCESS, eventually
 
 ADDRESS = "OTEL_EXPORTER_OTLP_ENDPOINT"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -54,7 +54,7 @@ class Collector:
 
     async def of_run(self, id: str) -> Span:
         """The run's span, as soon as it has come."""
-        await eventually(lambda: any(values(span).get("cellrun.run.id") == id for span in self.named("run")), 10)
+        await eventually(lambda: any(values(span).get("cellrun.run.id") == id for span in self.named("run")))
         return next(span for span in self.named("run") if values(span)["cellrun.run.id"] == id)
 
     async def request(self, name: str, run: str) -> Span:
@@ -63,7 +63,7 @@ class Collector:
         def found() -> list[Span]:
             return [span for span in self.named(name) if values(span).get("cellrun.run.id") == run]
 
-        await eventually(found, 10)
+        await eventually(found)
         return found()[0]
 
     def children(self, parent: Span) -> dict[str, Span]:
@@ -210,7 +210,7 @@ async def test_no_code_no_output_and_no_key_reaches_a_collector(traced: Traced, 
         assert response.status < 300
     await answer(http, "GET", "/v1/sessions?question=asked")
     await collector.of_run(id)
-    await eventually(lambda: collector.named("GET /v1/sessions"), 10)
+    await eventually(lambda: collector.named("GET /v1/sessions"))
     all_of_it = b"".join(collector.bodies)
     assert id.encode() in all_of_it
     inside = ("saidhere", "toldthere", "what-is-asked", "ValueError", "in-the-file", "name-of-a-file", "question")
@@ -249,7 +249,7 @@ async def test_a_collector_that_does_not_answer_holds_up_nobody(own_service: Ser
         await started(own_service, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         async with client(own_service) as http:
             await run(http, "alone", "1")
-            await eventually(lambda: silent, 10)
+            await eventually(lambda: silent)
             assert (await run(http, "alone", "1+1"))["status"] == "ok"
         own_service.terminate()
         assert await asyncio.to_thread(own_service.wait, 15) == 0
@@ -277,7 +277,7 @@ def test_without_a_collectors_address_nothing_of_the_extra_is_loaded() -> None:
         "extra = ('opentelemetry.sdk', 'opentelemetry.exporter', 'requests')\n"
         "print(t.tracing({}, version='1'), [name for name in sys.modules if name.startswith(extra)])"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PROCESS, check=True)
     assert told.stdout == "None []\n"
 
 
@@ -289,7 +289,7 @@ def test_without_the_package_it_is_said_what_to_install() -> None:
         f"try: tracing({{'{ADDRESS}': 'http://localhost:4318'}}, version='1')\n"
         "except Unsupported as error: print(error)"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PROCESS, check=True)
     assert "pip install 'cellrun[otel]'" in told.stdout
     assert "OTEL_SDK_DISABLED" in told.stdout
 
@@ -333,7 +333,7 @@ def test_a_header_that_cannot_be_read_does_not_get_into_the_log() -> None:
     )
     variables = {ADDRESS: "http://localhost:4318", "OTEL_EXPORTER_OTLP_HEADERS": "sesame"}
     told = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True, env=variables
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PROCESS, check=True, env=variables
     )
     assert "OTEL_" in told.stderr
     assert "sesame" not in told.stderr

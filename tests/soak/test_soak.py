@@ -65,11 +65,11 @@ async def test_hundreds_of_sessions_leave_nothing(free_server: Server) -> None:
             done += 4
         await settled(local)
         gc.collect()
-        await eventually(lambda: descriptors() <= base_descriptors + 4, 10)
+        await eventually(lambda: descriptors() <= base_descriptors + 4)
         assert memory() - base_memory < 64 * 2**20
-        await eventually(lambda: " 0 kernels" in repr(local) and " 0 kernels" in repr(remote), 10)
-    await eventually(lambda: not living_children(before_children), 10)
-    await eventually(lambda: free_server.kernels() == [], 20)
+        await eventually(lambda: " 0 kernels" in repr(local) and " 0 kernels" in repr(remote))
+    await eventually(lambda: not living_children(before_children))
+    await eventually(lambda: free_server.kernels() == [])
     assert len(asyncio.all_tasks()) == 1
     assert done >= 40
     print(f"{done} sessions")
@@ -112,9 +112,9 @@ async def test_thousands_of_forked_kernels_leave_nothing(tmp_path: Path, monkeyp
         await settled(kernels)
         gc.collect()
         # Of a forkserver that was replaced and has a kernel in the pool left.
-        await eventually(lambda: descriptors() <= base_descriptors + 12, 10)
+        await eventually(lambda: descriptors() <= base_descriptors + 12)
         assert memory() - base_memory < 32 * 2**20
-    await eventually(lambda: not living_children(before_children), 10)
+    await eventually(lambda: not living_children(before_children))
     assert os.listdir(tmp_path) == []
     assert len(asyncio.all_tasks()) == 1
     assert done >= 100

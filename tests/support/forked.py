@@ -25,6 +25,7 @@ from cellrun.launch.forked import ForkedKernel
 from cellrun.launch.forkserver import ForkServer
 from cellrun.launch.process import KernelProcess
 from cellrun.protocol.execution import Execution
+from tests.support.waiting import HANG
 
 FORKED = "cellrun"
 STARTED = "cellrun-started"
@@ -49,14 +50,14 @@ class Running:
     def stdout(self) -> str:
         return "".join(str(getattr(event, "text", "")) for event in self.events if type(event).__name__ == "Stdout")
 
-    async def shows(self, text: str, seconds: float = 10.0) -> None:
+    async def shows(self, text: str, seconds: float = HANG) -> None:
         """Until the text stands in what the cell has printed. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             while text not in self.stdout:
                 self.changed.clear()
                 await self.changed.wait()
 
-    async def result(self, seconds: float = 20.0) -> Result:
+    async def result(self, seconds: float = HANG) -> Result:
         async with asyncio.timeout(seconds):
             await self.ended.wait()
         return fold(self.events)
@@ -87,16 +88,16 @@ class OpenKernel:
         )
         return running
 
-    async def run(self, code: str, seconds: float = 20.0) -> Result:
+    async def run(self, code: str, seconds: float = HANG) -> Result:
         return await (await self.start_cell(code)).result(seconds)
 
-    async def value(self, code: str, seconds: float = 20.0) -> Any:
+    async def value(self, code: str, seconds: float = HANG) -> Any:
         """What the cell prints last, as JSON. AssertionError with the traceback if it fails."""
         result = await self.run(f"import json as _json\n{code}", seconds)
         assert result.ok, result
         return json.loads(result.stdout.splitlines()[-1])
 
-    async def ended(self, seconds: float = 5.0) -> str:
+    async def ended(self, seconds: float = HANG) -> str:
         """How the process ended. AssertionError if it does not in this time."""
         assert await self.kernel.exited(seconds), f"the kernel {self.pid} has not ended"
         assert self.kernel.exit_reason is not None
@@ -104,7 +105,7 @@ class OpenKernel:
 
     async def ask_to_end(self) -> None:
         with contextlib.suppress(CellrunError):
-            await self.client.ask("shutdown_request", {"restart": False}, channel="control", timeout=5)
+            await self.client.ask("shutdown_request", {"restart": False}, channel="control", timeout=HANG)
 
     async def close(self) -> None:
         """Ends the kernel."""
@@ -123,7 +124,7 @@ class Opener:
         self._context.max_sockets = 16_384
 
     async def __call__(
-        self, *, env: Mapping[str, str] | None = None, transport: Literal["ipc", "tcp"] = "ipc", seconds: float = 20.0
+        self, *, env: Mapping[str, str] | None = None, transport: Literal["ipc", "tcp"] = "ipc", seconds: float = HANG
     ) -> OpenKernel:
         """A ready kernel. Raises KernelStartError."""
         kernel = await ForkedKernel.start(self.server, cwd=self.folder, env=env, transport=transport)

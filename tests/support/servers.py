@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cellrun.launch.descendants import kill_family
+from tests.support.waiting import HANG, PROCESS
 
 MARK = "CELLRUN_TEST_SERVER"
 
@@ -44,7 +45,7 @@ class Server:
     def kernels(self) -> list[dict[str, Any]]:
         """The server's own list of kernels."""
         request = urllib.request.Request(f"{self.url}api/kernels", headers={"Authorization": f"token {self.token}"})
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=HANG) as response:
             found: list[dict[str, Any]] = json.load(response)
             return found
 
@@ -52,7 +53,7 @@ class Server:
         """SIGKILL, as an out-of-memory killer would."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PROCESS)
 
 
 def free_port() -> int:
@@ -61,7 +62,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until_answers(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 40) -> None:
+def wait_until_answers(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = PROCESS) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -120,7 +121,7 @@ def running(command: Sequence[str], url: str, probe: str, **extra: Any) -> Itera
         yield Server(url=url, root=root, process=process, mark=mark, **extra)
     finally:
         kill_family(process.pid, mark)
-        process.wait(10)
+        process.wait(PROCESS)
         shutil.rmtree(home, ignore_errors=True)
 
 

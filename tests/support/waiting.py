@@ -9,9 +9,13 @@ from collections.abc import Callable
 # What a machine that is busy with much else may add to any wait. What a test guards against (no deadline, a wait for the end of a long sleep)
 # takes far longer.
 SLACK = 8.0
+# After which what happens within a test, or should, has not happened.
+HANG = 25.0
+# The same for a command, which loads all that it needs anew: one that takes 3 s alone took 40 where a dozen ran at once on two processors.
+PROCESS = 100.0
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 15.0) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = HANG) -> None:
     """Until the condition holds; AssertionError when the time is up."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from tests.service.running import Service
+from tests.support.waiting import PROCESS
 
 PAGE: Final = (Path(__file__).parents[3] / "docs" / "howto" / "e2b.md").read_text("utf-8")
 
@@ -39,7 +40,7 @@ def test_the_page_s_program_runs_unchanged_in_the_sdk_s_debug_mode(tmp_path: Pat
                 env={**os.environ, **variables},
                 capture_output=True,
                 text=True,
-                timeout=40,
+                timeout=PROCESS,
                 check=False,
             )
         finally:

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from tests.interfaces.jupyter.talk import Talk, http_of, printed, start, talking
+from tests.support.waiting import HANG
 
 _SLOW = "import time\nprint('begins', flush=True); time.sleep(0.5)\nfor n in range(40): print(n, flush=True); time.sleep(0.02)"
 
@@ -119,7 +120,7 @@ async def test_a_plain_client_that_goes_away_interrupts_its_cell(http: aiohttp.C
         while "on" not in printed([await talk.receive()]):
             pass
     async with talking(http, kernel) as talk:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             assert printed(await talk.run("print(x)")) == "interrupted\n"
 
 
@@ -175,7 +176,7 @@ async def test_a_kernel_that_dies_again_and_again_ends(http: aiohttp.ClientSessi
         closed = False
         for _ in range(3):
             await talk.execute("import os; os._exit(3)")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HANG):
                 while not closed:
                     message = await talk.receive()
                     closed = "closed" in message
@@ -278,7 +279,7 @@ async def test_a_kernel_that_is_deleted_closes_its_connections(http: aiohttp.Cli
             assert answer.status == 204
         told = await talk.until_end(id)
         assert [m["content"]["status"] for m in told if m["channel"] == "shell"] == ["aborted"]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while "closed" not in await talk.receive():
                 pass
     async with http.get(f"api/kernels/{kernel}") as answer:

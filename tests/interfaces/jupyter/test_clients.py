@@ -17,6 +17,7 @@ import pytest
 import cellrun
 from tests.interfaces.jupyter.conftest import Served
 from tests.support.servers import Server, free_port, running
+from tests.support.waiting import PROCESS
 
 _NOTEBOOK = """
 import nbclient, nbformat, sys
@@ -52,7 +53,7 @@ async def _in_process(code: str, *args: str, folder: Path) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 50)
+    out, _ = await asyncio.wait_for(process.communicate(), PROCESS)
     assert process.returncode == 0, out.decode("utf-8", "replace")[-3000:]
 
 

@@ -15,13 +15,14 @@ import pytest
 import cellrun
 from tests.interfaces.jupyter.conftest import Served
 from tests.support import servers
+from tests.support.waiting import HANG
 
 _HOWTO: Final = Path(__file__).parents[3] / "docs" / "howto" / "jupyterhub.md"
 
 
 def _kernels(served: Served, key: str) -> int:
     request = urllib.request.Request(f"{served.url}api/kernels", headers={"Authorization": f"token {key}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=HANG) as answer:
         return len(json.load(answer))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.interfaces.jupyter.talk import JSON, http_of, printed, start, talking
 from tests.service.running import Service, none_left
-from tests.support.waiting import eventually
+from tests.support.waiting import HANG, eventually
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ async def test_a_kernel_that_is_not_used_ends(tight: Service) -> None:
     async with http_of(f"{tight.url}/jupyter/") as http:
         id = await start(http)
         async with talking(http, id) as talk:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(HANG):
                 while "closed" not in (last := await talk.receive()):
                     pass
             assert last["closed"] is not None
@@ -80,7 +80,7 @@ async def test_the_service_waits_for_cells_takes_no_new_ones_and_leaves_nothing(
             await talk.receive()
             family = service.family()
             service.terminate()
-            await eventually(lambda: "takes no new runs" in service.log_text(), 10)
+            await eventually(lambda: "takes no new runs" in service.log_text())
 
             refused = [message for message in await late.run("print('too late')") if message["channel"] == "shell"]
             assert "the service ends" in refused[0]["content"]["evalue"]

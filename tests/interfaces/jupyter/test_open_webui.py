@@ -129,6 +129,6 @@ async def test_many_at_once(open_webui: Any, local: str) -> None:
 
 async def test_the_token_is_in_no_log(open_webui: Any, served: Served) -> None:
     await open_webui.execute_code_jupyter(served.url, "print(1)", served.bob)
-    await eventually(lambda: "/channels" in served.service.log_text(), 5)
+    await eventually(lambda: "/channels" in served.service.log_text())
     assert served.bob not in served.service.log_text()
     assert "token=" not in served.service.log_text()

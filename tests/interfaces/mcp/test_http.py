@@ -18,6 +18,7 @@ from mcp import MCPError
 
 from tests.interfaces.mcp.asking import REVISIONS, call, over_http, pictures, refused, run, text, told
 from tests.service.running import Service, answer, client, problem
+from tests.support.waiting import HANG
 
 both = pytest.mark.parametrize("revision", REVISIONS)
 newest = pytest.mark.parametrize(
@@ -146,7 +147,7 @@ async def test_a_call_that_is_cancelled_interrupts_its_run(shared: Shared, revis
     async with over_http(shared.url, revision, key=shared.ann, headers={"X-Session-Id": session}) as mcp:
         await run(mcp, "import time")
         calling = asyncio.create_task(mcp.call_tool("run_code", {"code": "print('begun', flush=True); time.sleep(50)"}))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             while "begun" not in text(await call(mcp, "get_run", wait=0)):
                 await asyncio.sleep(0.05)
         calling.cancel()

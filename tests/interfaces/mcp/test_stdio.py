@@ -175,7 +175,7 @@ async def _a_long_run_reports_its_last_line_and_can_be_come_back_to(client: Clie
 async def _a_call_that_is_cancelled_interrupts_its_run(client: Client, begun: Path) -> None:
     await run(client, "import time")
     calling = asyncio.create_task(client.call_tool("run_code", {"code": "open('begun', 'w')\ntime.sleep(50)"}))
-    await eventually(begun.exists, 10)
+    await eventually(begun.exists)
     calling.cancel()
     await asyncio.gather(calling, return_exceptions=True)
     ended = await call(client, "get_run", wait=10)
@@ -262,7 +262,7 @@ async def test_a_signal_ends_it_while_its_input_is_open(raw: Raw) -> None:
 async def test_a_signal_ends_it_while_its_first_kernel_is_being_started(raw: Raw) -> None:
     raw.initialize()
     raw.send({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "run_code", "arguments": {"code": "1 + 1"}}})  # fmt: skip
-    await eventually(raw.children, 20)
+    await eventually(raw.children)
     await _ends_by_a_signal(raw)
 
 

@@ -16,6 +16,7 @@ from openapi_spec_validator import validate
 from PIL import Image
 
 from tests.service.running import Service, answer, client, problem
+from tests.support.waiting import HANG
 
 OPERATIONS = ["run_code", "get_run", "interrupt", "restart", "list_files", "read_file", "write_file"]
 
@@ -157,7 +158,7 @@ async def test_a_run_can_be_stopped_from_beside_and_ends_with_whoever_started_it
 
 async def _running(http: aiohttp.ClientSession, session: str) -> str:
     """Its run, as soon as it has printed."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(HANG):
         while True:
             async with http.get(f"/v1/sessions/{session}") as response:
                 for one in (await response.json()).get("runs", []):

@@ -15,6 +15,7 @@ import pytest
 
 from cellrun import SandboxPolicy
 from cellrun.launch.sandbox import cgroups
+from tests.support.waiting import PROCESS
 
 MIB = 2**20
 POLICY = SandboxPolicy(memory=100 * MIB, processes=20, cpu=0.5)
@@ -93,7 +94,7 @@ def test_version_1_holds_memory_and_processes_and_tells_of_a_kill(version_1: cgr
             [sys.executable, "-c", f"input()\n{hog}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as child:
             group.add(child.pid)
-            said, _ = child.communicate("\n", timeout=30)
+            said, _ = child.communicate("\n", timeout=PROCESS)
         assert (child.returncode, said) == (-9, "")
         assert [group.new_kill(), group.new_kill()] == [True, False]
     finally:
@@ -120,7 +121,7 @@ def test_version_1_counts_the_processor_time_of_what_has_detached_itself(version
         with subprocess.Popen([sys.executable, "-c", _DETACHED], stdin=subprocess.PIPE, text=True) as child:
             group.add(child.pid)
             before = group.cpu_seconds
-            child.communicate("\n", timeout=30)
+            child.communicate("\n", timeout=PROCESS)
         within = time.monotonic() + 20
         while (group.folders["pids"] / "cgroup.procs").read_text() and time.monotonic() < within:
             time.sleep(0.02)
@@ -137,7 +138,7 @@ def test_a_group_with_a_process_in_it_is_ended_and_removed(version_1: cgroups.Hi
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         group.add(child.pid)
         group.remove()
-        assert child.wait(10) == -9
+        assert child.wait(PROCESS) == -9
     assert not any(folder.exists() for folder in group.folders.values())
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from cellrun.launch.sandbox import marks
+from tests.support.waiting import PROCESS
 
 
 def test_marks_differ_and_stay_below_the_systems_own_limit() -> None:
@@ -38,7 +39,7 @@ def test_a_family_that_grows_and_hides_is_ended() -> None:
         # They have lost their parents: nothing but the mark says whose they are.
         assert len(marks.marked(None, mark)) >= 1
         assert marks.end_marked(None, mark)
-        child.wait(10)
+        child.wait(PROCESS)
     living = [pid for pid in marks.marked(None, mark) if not marks.is_over(pid)]
     assert living == []
 
@@ -47,7 +48,7 @@ def test_a_process_without_the_mark_is_left_alone() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True) as child:
         assert marks.end_marked(os.getpid(), marks.new_mark())
         assert child.poll() is None
-        child.communicate("\n", timeout=10)
+        child.communicate("\n", timeout=PROCESS)
     assert child.returncode == 0
 
 

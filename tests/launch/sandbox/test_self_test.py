@@ -14,6 +14,7 @@ from cellrun import AsyncSession, KernelStartError, LocalKernels, SandboxPolicy
 from cellrun.launch.sandbox import bubblewrap, landlock, sandbox, seccomp
 from cellrun.launch.sandbox.sandbox import FORMS, Form, why_not
 from cellrun.launch.sandbox.walls import Walls
+from tests.support.waiting import PROCESS
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def test_every_attack_of_the_self_test_succeeds_where_nothing_contains_it() -> N
             [sys.executable, "-c", code, json.dumps(asdict(targets))],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PROCESS,
             check=True,
             env={**os.environ, "TMPDIR": targets.folder},
         )

@@ -13,6 +13,7 @@ from cellrun import SandboxPolicy
 from cellrun.launch.sandbox import marks
 from cellrun.launch.sandbox.rooms import remove_tree
 from cellrun.launch.sandbox.watch import Usage, beyond, measure
+from tests.support.waiting import PROCESS
 
 MIB = 2**20
 POLICY = SandboxPolicy(memory=100 * MIB, processes=20, disk=10 * MIB, files=100)
@@ -103,5 +104,5 @@ def test_processes_threads_and_memory_of_those_with_the_mark_are_counted() -> No
         assert 150 * MIB <= usage.memory < 250 * MIB
         assert marks.marked(os.getpid(), mark) == [child.pid]
         assert child.pid in marks.marked(None, mark)
-        child.communicate("\n", timeout=10)
+        child.communicate("\n", timeout=PROCESS)
     assert marks.marked(os.getpid(), mark) == []
