@@ -197,6 +197,20 @@ async def test_a_follower_with_patience_hears_that_nothing_came_and_misses_nothi
     assert [piece async for piece in reader] == [[entry(2)]]
 
 
+async def test_who_waits_for_more_is_told_of_an_entry_of_the_end_and_of_neither(store: LogStore) -> None:
+    log = EventLog(store, RUN)
+    await log.await_more(0, 0.02)  # nothing comes, and it returns
+    waiting = asyncio.create_task(log.await_more(0, HANG))
+    await log.append([entry(1)])
+    async with asyncio.timeout(HANG / 2):
+        await waiting
+        await log.await_more(0, HANG)
+        ending = asyncio.create_task(log.await_more(1, HANG))
+        await log.append([], end=END)
+        await ending
+        await log.await_more(1, HANG)
+
+
 async def test_a_hole_in_the_store_is_an_error_and_never_a_silent_jump() -> None:
     store = MemoryStore()
     log = EventLog.of_ended(store, RUN, last=3, forgotten=0)

@@ -7,6 +7,7 @@ never holds up the writer, and what it has seen is on disk, since an entry is sh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
@@ -170,6 +171,13 @@ class EventLog:
                         await grown.wait()
                 except TimeoutError:
                     yield []
+
+    async def await_more(self, after: int, seconds: float) -> None:
+        """Until there is an entry after the number `after`, or the run has ended; not for longer than `seconds`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.last <= after and not self.ended:
+                    await self._grown.wait()
 
     async def _piece(self, after: int) -> list[Entry]:
         if self._tail and self._tail[0].seq <= after + 1:

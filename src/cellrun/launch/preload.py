@@ -19,8 +19,11 @@ AUTO: Final = "auto"
 # Whatever of these is installed; in this order, since each needs those before it.
 USUAL: Final = ("numpy", "numpy.random", "pandas", "matplotlib.pyplot")
 
-# Parts of the standard library and of IPython that are imported at their first use, which is mostly in a cell.
+# Parts of the standard library and of IPython that are imported at their first use, which is mostly in a cell. ASCII is what we read /proc as.
 _LAZY: Final = (
+    "encodings.ascii",
+    "encodings.idna",
+    "encodings.latin_1",
     "concurrent.futures",
     "multiprocessing",
     "pexpect",

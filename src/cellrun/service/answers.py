@@ -19,6 +19,8 @@ from cellrun.service.held import EndedRun
 from cellrun.service.runs import LiveRun
 
 _SLICE: Final = 256 * KIB
+_HEAD: Final = 0.01
+"""Seconds in which the head of an answer waits for the first events: of a short run the client then has all at once."""
 # Between us and the reader nothing may hold back or keep what we send (nginx's documentation of X-Accel-Buffering).
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -90,7 +92,6 @@ class EventsAnswer(Response):
         self._on_watch(1)
         try:
             with watching(self._run, starter=self._starter):
-                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 await until_gone(self._send(self.pieces(), send), receive)
         finally:
             self._on_watch(-1)
@@ -103,6 +104,8 @@ class EventsAnswer(Response):
     async def _send(self, body: AsyncIterable[bytes], send: Send) -> None:
         # A client that has gone is noticed by `until_gone`; what could not be sent to it is in the log.
         with contextlib.suppress(ConnectionError):
+            await self._log.await_more(self._after, _HEAD)
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for piece in body:
                 # For a reader that stalls a slice is held, not a copy of the whole.
                 for begin in range(0, len(piece), _SLICE):

@@ -20,6 +20,7 @@ from cellrun.errors import CellrunError
 from cellrun.providers.base import Provider
 from cellrun.service.app import make_app
 from cellrun.service.context import Context
+from cellrun.service.gathering import GatheringProtocol
 from cellrun.service.hub import Hub
 from cellrun.service.identity import Keys
 from cellrun.service.interfaces import interfaces
@@ -106,6 +107,7 @@ async def serve(
         log_config=None,
         access_log=False,
         lifespan="on",
+        http=GatheringProtocol,
         timeout_graceful_shutdown=_LAST_WORDS,
         server_header=False,
         # Only the Jupyter interface has WebSockets. Compressed, a picture takes longer than it saves, and each connection memory.

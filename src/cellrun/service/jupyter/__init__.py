@@ -16,7 +16,7 @@ from cellrun.service.jupyter.kernels import Kernels
 
 def interface() -> Interface:
     def mount(app: FastAPI) -> None:
-        for part in (routes, routes_sessions, routes_contents, socket):
+        for part in (socket, routes, routes_sessions, routes_contents):  # those that are asked for most come first
             app.include_router(part.router, prefix=PREFIX, include_in_schema=False)
         app.add_exception_handler(Refused, answer_refusal)
 
