@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from cellrun.events import Display, Event, Finished, KernelRestarted, Stdout
 from cellrun.folding import fold
 from cellrun.result import Result
-from cellrun.service.model_view import BUDGET, model_view, shortened
+from cellrun.service.model_view import BUDGET, model_view, shortened, text_of
 from cellrun.wire import result_to_dict
 
 E = "e"
@@ -85,7 +85,7 @@ def test_the_budget_holds_without_being_named() -> None:
 
 @given(text=st.text(st.sampled_from("ab\n"), max_size=300), budget=st.integers(0, 320))
 def test_what_is_cut_is_exactly_what_is_counted(text: str, budget: int) -> None:
-    short, cut = shortened(text, budget, f"the whole is at {FULL}")
+    short, cut = shortened(text, budget, lambda _: f"the whole is at {FULL}")
     if len(text) <= budget:
         assert (short, cut) == (text, 0)
     else:
@@ -135,11 +135,30 @@ def test_a_picture_that_is_heavy_is_made_light(format: str) -> None:
     assert opened(view).size == (1_000, 1_000)
 
 
-def test_a_picture_that_cannot_be_made_light_is_left_out_and_told() -> None:
+def test_a_picture_of_which_nothing_can_be_left_out_is_given_with_fewer_pixels() -> None:
     noise = picture(1_024, 1_024, noise=True)
     view = model_view(result(shown(noise)))
-    assert (view["images"], view["images_left_out"]) == ([], 1)
-    assert f"[1 of 1 pictures left out; they are at {FULL}]" in view["text"]
+    assert view["images_left_out"] == 0
+    assert 256 <= opened(view).size[0] < 1_024
+    assert len(base64.b64decode(view["images"][0]["base64"])) <= 256 * 1024
+
+
+def test_what_is_transparent_stands_on_white_in_a_format_that_knows_no_transparency() -> None:
+    noise = Pillow.frombytes("RGBA", (900, 900), os.urandom(900 * 900 * 4))
+    noise.paste((0, 0, 0, 0), (0, 0, 450, 450))
+    buffer = io.BytesIO()
+    noise.save(buffer, "PNG")
+    image = opened(model_view(result(shown(buffer.getvalue()))))
+    assert image.format == "JPEG"
+    corner = image.getpixel((20, 20))
+    assert isinstance(corner, tuple)
+    assert min(corner) > 240
+
+
+def test_a_small_picture_with_the_colours_of_printers_is_made_one_that_models_take() -> None:
+    buffer = io.BytesIO()
+    Pillow.new("CMYK", (50, 50)).save(buffer, "JPEG")
+    assert opened(model_view(result(shown(buffer.getvalue())))).mode == "RGB"
 
 
 def test_a_picture_with_transparency_or_a_palette_is_scaled_as_well() -> None:
@@ -159,7 +178,7 @@ def test_a_picture_is_called_what_it_is_and_is_one_that_models_take(format: str)
 
 def test_pictures_weigh_no_more_together_than_clients_take_and_the_newest_are_given() -> None:
     heavy = [picture(280 + i, 280, noise=True) for i in range(4)]  # of about 230 KiB each
-    view = model_view(result(*map(shown, heavy)), full="a place", pictures="ask for them")
+    view = model_view(result(*map(shown, heavy)), pictures="ask for them")
     assert [opened(view, at).size[0] for at in range(len(view["images"]))] == [282, 283]
     assert sum(len(image["base64"]) for image in view["images"]) + 4 * BUDGET < 1_000_000
     assert view["text"].endswith("[2 of 4 pictures left out; ask for them]")
@@ -236,3 +255,13 @@ def test_what_stands_below_a_data_url_is_no_part_of_it(after: str) -> None:
         "stderr": "",
     }
     assert model_view(result)["text"] == f"(data left out)\n{after}"
+
+
+def test_the_note_says_where_the_text_goes_on_as_the_model_has_seen_it() -> None:
+    lines = [f"line {number}" for number in range(10_000)]
+    told = result(f"data:image/png;base64,{'A' * 3_000}\n" + "\n".join(lines))
+    view = model_view(told, more=lambda head: f"ask for offset={head}")
+    head, _, rest = view["text"].partition("\n[… ")
+    assert f"ask for offset={len(head)} …]" in rest
+    assert text_of(told)[: len(head)] == head
+    assert text_of(told)[len(head) :].startswith("\nline ")

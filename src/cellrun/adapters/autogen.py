@@ -89,7 +89,7 @@ class CellrunCodeExecutor(CodeExecutor, Component[CellrunExecutorConfig]):
             code = _CODES.get(result.status, 1)
             if code:
                 break
-        text, _ = shortened("".join(said), BUDGET, _REST)
+        text, _ = shortened("".join(said), BUDGET, lambda _: _REST)
         return CellrunCodeResult(exit_code=code, output=text, images=tuple(images))
 
     async def start(self) -> None:

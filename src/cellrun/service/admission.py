@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cellrun.limits import Unset
+from cellrun.service.held import Held
 from cellrun.service.problems import Problem
 from cellrun.service.runs import LiveRun, RunRequest
 
 if TYPE_CHECKING:
     from cellrun.service.hub import Hub
+
+_JUST_USED: Final = 60.0
+"""Seconds in which a session without a kernel may be about to get one."""
 
 
 class Admission:
@@ -27,12 +31,17 @@ class Admission:
         if self._hub.draining:
             raise Problem("draining", "the service ends: try again when it is back", retry_after=5)
 
-    def check_session(self, tenant: str) -> None:
-        """Whether there may be one more. Raises Problem."""
+    def check_session(self, tenant: str, now: float) -> Held | None:
+        """Whether there may be one more; the one that gives way to it, if one must. Raises Problem."""
         self.refuse_while_draining()
-        most = self._quotas.sessions
-        if most is not None and len(self._hub.sessions(tenant)) >= most:
+        most, there = self._quotas.sessions, self._hub.sessions(tenant)
+        if most is None or len(there) < most:
+            return None
+        # A chat application never says that a chat is over: variables and files of these have gone with their kernels.
+        idle = [one for one in there if not one.alive and not one.runs and one.row.used < now - _JUST_USED]
+        if not idle:
             raise Problem("quota_exceeded", f"{most} sessions are the limit: delete one", retry_after=60)
+        return min(idle, key=lambda one: one.row.used)
 
     def check_run(self, tenant: str, request: RunRequest) -> None:
         """Whether one more may begin. Raises Problem."""

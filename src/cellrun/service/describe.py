@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cellrun.service.tool_backend import Promises
+from cellrun.service.tool_backend import Promises, within
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,11 @@ class Place:
     session: str | None = None
 
     def named(self, name: str | None) -> str | None:
-        """The session that an argument means: in a chat one of that chat's, so that a model cannot name another chat's."""
+        """The session that an argument means: in a chat one of that chat's, so that a model cannot name another chat's. Raises
+        Problem where a name does not fit into the chat's."""
         if not name:
             return self.session
-        return f"{self.session}:{name}" if self.kind == "chat" else name
+        return within(self.session or "", name) if self.kind == "chat" else name
 
 
 def described(promises: Promises, place: Place) -> dict[str, str]:

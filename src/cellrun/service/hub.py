@@ -35,6 +35,7 @@ from cellrun.session import AsyncSession
 _SESSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@-]{0,127}")
 _TOUCH: Final = 60.0  # a session's time of use is written no more often than this
 _UNSTORED: Final = 256
+_GIVEN_WAY: Final = 10_000
 CUT_OFF: Final = "the service ended while this ran, and the kernel with it; the variables are gone"
 _log: Final = logging.getLogger("cellrun.service")
 
@@ -60,6 +61,7 @@ class Hub:
         self.unstored: dict[str, LiveRun] = {}
         self.alone: dict[str, AsyncSession] = {}  # of runs that have no session
         self.held: dict[tuple[str, str], Held] = {}
+        self._given_way: dict[tuple[str, str], str] = {}  # by tenant and id: what is told where they come again
         self.leased: dict[tuple[str, str], Leased] = {}  # by tenant and id
         self.admission = Admission(self)
         self.upkeep = Upkeep(self)
@@ -150,17 +152,33 @@ class Hub:
                 "bad_request",
                 "a session is named with up to 128 letters, digits and . _ ~ : @ -, the first a letter or digit",
             )
-        self.admission.check_session(tenant)
         now = time.time()
-        held = self.held[tenant, id] = Held(SessionRow(tenant=tenant, id=id, created=now, used=now, began=False))
+        gives_way = self.admission.check_session(tenant, now)
+        if gives_way is not None:
+            self._take_out(gives_way)
+            if gives_way.row.began:
+                self._given_way[tenant, gives_way.row.id] = "the session was not used, and gave way to others"
+                if len(self._given_way) > _GIVEN_WAY:
+                    del self._given_way[next(iter(self._given_way))]
+        row = SessionRow(tenant=tenant, id=id, created=now, used=now, began=False)
+        held = self.held[tenant, id] = Held(row, succeeds=self._given_way.pop((tenant, id), None))
+        if gives_way is not None:
+            await self._forget(gives_way)
         await self._keep(held)
         return held
 
     async def delete(self, tenant: str, id: str) -> None:
         """Ends its runs and its kernel. Raises Problem."""
         held = self.find(tenant, id)
-        del self.held[tenant, id]
+        self._take_out(held)
+        await self._forget(held)
+
+    def _take_out(self, held: Held) -> None:
+        del self.held[held.row.tenant, held.row.id]
         held.deleted = True
+
+    async def _forget(self, held: Held) -> None:
+        tenant, id = held.row.tenant, held.row.id
         try:
             await self.store.write(lambda database: database.delete_session(tenant, id))
         finally:

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import json
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from cellrun.event_log import Entry, EventLog
 from cellrun.events import Finished, Stdout
 from cellrun.files import Files
 from cellrun.folding import Folder
-from cellrun.limits import KIB, UNSET
+from cellrun.limits import KIB, MIB, UNSET
 from cellrun.service.held import EndedRun, ended
 from cellrun.service.hub import Hub
 from cellrun.service.problems import Problem, problem_of
@@ -22,6 +23,7 @@ from cellrun.wire import event_from_json, result_to_dict
 
 _LOOK_BACK: Final = 32  # events, for the last line
 _PART: Final = 256 * KIB  # of a run that goes on: its beginning; and its newest events
+_FAR: Final = 16 * MIB  # of events, about, among which the newest line is looked for
 
 
 class HubRun:
@@ -48,22 +50,21 @@ class HubRun:
 
     async def last_line(self) -> str:
         log = self._run.log
-        for entry in reversed(await _first_piece(log, max(0, log.last - _LOOK_BACK))):
-            if entry.type in ("stdout", "stderr") and (line := last_line_of(json.loads(entry.data)["text"])):
-                return line
-        return ""
+        newest = await _newest(log, max(0, log.last - _LOOK_BACK))
+        return next((line for entry in reversed(newest) if (line := _line_of(entry))), "")
 
-    async def result(self) -> dict[str, Any]:
+    async def result(self, *, text_only: bool = False) -> dict[str, Any]:
         run = self._run
         if isinstance(run, LiveRun):
             if not run.done.is_set():
                 return await self._so_far(run)
             if run.failure is not None and not run.begun:  # else what it had printed is in its result
                 raise problem_of(run.failure)
-            body = None if run.end is None else run.end.result
+            end = run.end
+            body = None if end is None else end.slim if text_only and end.slim is not None else end.result
         else:
             row = run.row
-            body = await self._hub.store.ask(lambda database: database.result(row.id, slim=False))
+            body = await self._hub.store.ask(lambda database: database.result(row.id, slim=text_only))
         if body is None:
             raise Problem("storage", "the result of this run was not kept")
         told: dict[str, Any] = await asyncio.to_thread(json.loads, body)
@@ -91,11 +92,11 @@ class HubRun:
                     if size >= _PART or after >= upto or piece[-1].seq >= upto:
                         break
         if after < upto:
-            gap = "\n[… what comes here can be read when the run has ended …]\n"
-            folder.add(Stdout(seq=after, execution_id=run.id, text=gap))
-            for entry in await _first_piece(log, max(after, upto - _LOOK_BACK)):
-                if entry.type != "finished":
-                    folder.add(event_from_json(entry.data))
+            newest = await _newest(log, max(after, upto - _LOOK_BACK))
+            if newest and newest[0].seq > after + 1:
+                gap = "\n[… what comes here can be read when the run has ended …]\n"
+                folder.add(Stdout(seq=after, execution_id=run.id, text=gap))
+            await asyncio.to_thread(_fold, folder, newest)
         sent = run.moments[1]
         taken = 0.0 if sent is None else time.monotonic() - sent
         folder.add(
@@ -154,6 +155,38 @@ class HubTools:
             raise Problem("too_large", f"a file may have {hub.options.file} bytes")
         hub.upkeep.check_disk(self._tenant, size)
         hub.upkeep.wrote(self._tenant, size)
+
+
+def _fold(folder: Folder, entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        if entry.type != "finished":
+            folder.add(event_from_json(entry.data))
+
+
+def _line_of(entry: Entry) -> str:
+    """The last line that is printed there; "" where none is."""
+    return last_line_of(json.loads(entry.data)["text"]) if entry.type in ("stdout", "stderr") else ""
+
+
+async def _newest(log: EventLog, after: int) -> list[Entry]:
+    """What there is after that number; where that is more than one piece, the newest of it, as far back as the newest line, and not much
+    more than `_FAR` bytes. It waits for nothing."""
+    last = log.last
+    piece = await _first_piece(log, after)
+    if not piece or piece[-1].seq >= last:
+        return piece
+    found: list[Entry] = []
+    size, line = 0, False
+    for seq in range(last, after, -1):
+        entry = (await _first_piece(log, seq - 1))[0]
+        if entry.seq != seq:  # what was there is forgotten
+            break
+        found.append(entry)
+        size += entry.size
+        line = line or _line_of(entry) != ""
+        if size >= (_PART if line else _FAR):
+            break
+    return found[::-1]
 
 
 async def _first_piece(log: EventLog, after: int) -> list[Entry]:

@@ -1,6 +1,6 @@
 """What a language model is given of a run: a text within a budget that says what was left out, and pictures that are small enough.
 
-Pure but for decoding pictures, which is slow: call it in a thread.
+Pure but for decoding pictures, which is slow and takes memory: call it by `decoding.in_turn`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from cellrun.limits import KIB
@@ -19,7 +19,8 @@ BUDGET: Final = 20_000
 _HEAD: Final = 0.6  # of the budget; errors stand at the end, so that is kept, too
 _SIDE: Final = 1_024
 _BYTES: Final = 256 * KIB
-_PIXELS: Final = 40_000_000
+_LEAST: Final = 256
+_PIXELS: Final = 16_000_000
 _TOGETHER: Final = (
     600 * KIB
 )  # with Base64 and the text below the million bytes that an answer may have for some clients
@@ -40,17 +41,21 @@ _DATA_URL: Final = re.compile(
 
 
 def model_view(
-    result: Mapping[str, Any], *, budget: int = BUDGET, full: str | None = None, pictures: str | None = None
+    result: Mapping[str, Any],
+    *,
+    budget: int = BUDGET,
+    more: Callable[[int], str] | None = None,
+    pictures: str | None = None,
 ) -> dict[str, Any]:
     """Of a Result as JSON data. `text`: the transcript; `images`: `{"mime", "base64"}`; `cut`: characters left out of the text;
-    `images_left_out`: pictures that are not there; `full`: where the whole is; None: at its address in our API. `pictures`: how to come by
-    those that are left out; None: they are where the whole is.
+    `images_left_out`: pictures that are not there; `full`: the address of the whole in our API. `more`: how to come by what follows so many
+    characters of the text, `pictures`: by those that are left out; None: they are at that address.
 
     >>> model_view({"execution_id": "e", "status": "ok", "text": "a" * 50, "outputs": []}, budget=30)["text"]
     'aaaaaaaaaaaaaaaaaa\\n[… 20 of 50 characters left out; the whole is at /v1/runs/e …]\\naaaaaaaaaaaa'
     """
-    full = full or f"/v1/runs/{result['execution_id']}"
-    text, cut = shortened(_DATA_URL.sub("(data left out)", result["text"]), budget, f"the whole is at {full}")
+    full = f"/v1/runs/{result['execution_id']}"
+    text, cut = shortened(text_of(result), budget, more or (lambda _: f"the whole is at {full}"))
     found = [image for output in result["outputs"] if (image := image_of(output.get("data") or {})) is not None]
     images = _last(found)
     notes = []
@@ -74,9 +79,14 @@ def model_view(
     }
 
 
-def shortened(text: str, budget: int, note: str) -> tuple[str, int]:
+def text_of(result: Mapping[str, Any]) -> str:
+    """Its transcript without what only programs read."""
+    return _DATA_URL.sub("(data left out)", result["text"])
+
+
+def shortened(text: str, budget: int, note: Callable[[int], str]) -> tuple[str, int]:
     """Head and tail of a text that is longer than the budget, cut at line breaks where there are some near, and how much is missing.
-    `note`: said of the rest, in between."""
+    `note`: what is said of the rest, in between; it is given the length of the head."""
     if len(text) <= budget:
         return text, 0
     head, tail = int(budget * _HEAD), budget - int(budget * _HEAD)
@@ -86,7 +96,7 @@ def shortened(text: str, budget: int, note: str) -> tuple[str, int]:
     if 0 <= (at := last.find("\n")) < tail * 0.2:
         last = last[at + 1 :]
     cut = len(text) - len(first) - len(last)
-    return f"{first}\n[… {cut} of {len(text)} characters left out; {note} …]\n{last}", cut
+    return f"{first}\n[… {cut} of {len(text)} characters left out; {note(len(first))} …]\n{last}", cut
 
 
 def _last(found: Sequence[Image]) -> list[Image]:
@@ -110,7 +120,8 @@ def scaled(image: Image) -> Image | None:
         with Pillow.open(io.BytesIO(image.data), formats=_SCALABLE) as picture:
             if picture.width * picture.height > _PIXELS:
                 return None
-            if max(picture.size) <= _SIDE and len(image.data) <= _BYTES and picture.format in _SHOWN:
+            light = max(picture.size) <= _SIDE and len(image.data) <= _BYTES
+            if light and picture.format in _SHOWN and picture.mode in _OF_PNG:
                 picture.load()
                 return Image(f"image/{picture.format.lower()}", image.data)
             picture.thumbnail((_SIDE, _SIDE))
@@ -120,8 +131,18 @@ def scaled(image: Image) -> Image | None:
 
 
 def _smallest(picture: Any) -> Image | None:
+    """As many pixels as there is room for."""
     if picture.mode not in _OF_PNG:
         picture = picture.convert("RGB")
+    small, side = picture, max(picture.size)
+    while (image := _light(small)) is None and side > _LEAST:
+        side = max(_LEAST, side * 3 // 4)
+        small = picture.copy()
+        small.thumbnail((side, side))
+    return image
+
+
+def _light(picture: Any) -> Image | None:
     attempts: Sequence[tuple[str, Mapping[str, Any]]] = (
         ("PNG", {"optimize": True}),
         ("JPEG", {"quality": 85}),
@@ -129,8 +150,20 @@ def _smallest(picture: Any) -> Image | None:
     )
     for format, parameters in attempts:
         buffer = io.BytesIO()
-        shown = picture.convert("RGB") if format == "JPEG" else picture
+        shown = _on_white(picture) if format == "JPEG" else picture
         shown.save(buffer, format, **parameters)
         if buffer.tell() <= _BYTES:
             return Image(f"image/{format.lower()}", buffer.getvalue())
     return None
+
+
+def _on_white(picture: Any) -> Any:
+    """For a format without transparency: what lies under it would else be seen, and is mostly black."""
+    from PIL import Image as Pillow
+
+    if "A" not in picture.mode and "transparency" not in picture.info:
+        return picture.convert("RGB")
+    shown = picture.convert("RGBA")
+    ground = Pillow.new("RGB", shown.size, "white")
+    ground.paste(shown, mask=shown.getchannel("A"))
+    return ground

@@ -12,7 +12,7 @@ class Quotas:
     """What one tenant may have at once; one more is answered 429. None: no limit.
 
     ============  ===================================================
-    `sessions`    sessions, in use or not
+    `sessions`    sessions; the one unused for longest gives way, if it has no kernel
     `kernels`     kernels: of sessions in use, and of single runs
     `runs`        runs that wait or go on
     `watchers`    connections on which events are read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, cast
@@ -12,6 +11,7 @@ from starlette.responses import Response
 
 from cellrun.service.answers import EventsAnswer, finished
 from cellrun.service.bodies import InputBody, RunBody, RunState, problems
+from cellrun.service.decoding import in_turn
 from cellrun.service.encoding import chosen
 from cellrun.service.held import EndedRun
 from cellrun.service.hub import Hub
@@ -233,7 +233,7 @@ async def _result(hub: Hub, run: LiveRun | EndedRun, form: _Form) -> Response:
     if body is None:
         raise Problem("storage", "the result of this run was not kept")
     if form.view == "model":
-        seen = await asyncio.to_thread(lambda: model_view(json.loads(cast("bytes", body)), budget=form.budget))
+        seen = await in_turn(lambda: model_view(json.loads(cast("bytes", body)), budget=form.budget))
         body = json.dumps(seen, ensure_ascii=False).encode("utf-8", "backslashreplace")
     return Response(body, headers=headers, media_type="application/json")
 

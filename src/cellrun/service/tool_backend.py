@@ -5,6 +5,7 @@ There are two backends: sessions of the library (`local_tools.py`), and the hub 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
@@ -17,6 +18,8 @@ from cellrun.service.problems import Problem
 from cellrun.terminal import strip_ansi
 
 _LINE: Final = 200
+_SESSION: Final = 128  # characters of a session's name
+_PART: Final = re.compile(r"[A-Za-z0-9._~:@-]+")
 Tell = Callable[[float, str], Awaitable[None]]
 """Called with the seconds that a run has taken, and the last line that it printed."""
 
@@ -62,8 +65,9 @@ class ToolRun(Protocol):
         """The newest line that it printed; "" where it has printed nothing."""
         ...
 
-    async def result(self) -> dict[str, Any]:
-        """Its Result as JSON data; while it goes on that of what there is, with the status "running". Raises Problem and CellrunError."""
+    async def result(self, *, text_only: bool = False) -> dict[str, Any]:
+        """Its Result as JSON data; while it goes on that of what there is, with the status "running". `text_only`: large values of its
+        outputs, such as pictures, may be missing; its `text` is whole. Raises Problem and CellrunError."""
         ...
 
     async def interrupt(self) -> None:
@@ -131,6 +135,16 @@ def named(session: str | None) -> str:
     if session is None:
         raise Problem("bad_request", "name the session: its files and its kernel are not those of another")
     return session
+
+
+def within(outer: str, name: str) -> str:
+    """The session of this name within another one: both together are its name. Raises Problem where that cannot be one."""
+    room = _SESSION - len(outer) - 1
+    if room < 1:
+        raise Problem("bad_request", "there is no room here for the name of a session: leave `session` out")
+    if len(name) > room or not _PART.fullmatch(name):
+        raise Problem("bad_request", f"here a session is named with up to {room} letters, digits and . _ ~ : @ -")
+    return f"{outer}:{name}"
 
 
 def last_line_of(text: str) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cellrun.errors import CellrunError
 from cellrun.service import tool_files, tool_runs
+from cellrun.service.bodies import Text
 from cellrun.service.describe import Place, described, plain
 from cellrun.service.problems import Problem
 from cellrun.service.tool_backend import Answer, Promises, Tell, ToolBackend, sentence
@@ -30,12 +31,13 @@ class _InSession(_Arguments):
 
 
 class RunCode(_InSession):
-    code: str = Field(description="The code of one notebook cell.")
+    code: Text = Field(description="The code of one notebook cell.")
     timeout: float | None = Field(None, gt=0, description="Seconds after which the code is interrupted.")
     wait: float | None = Field(
         None,
         ge=0,
-        description="Seconds to wait; then the answer has the output so far and a run_id, and the code runs on.",
+        description="Seconds to wait; then the answer has the output so far and a run_id, and the code runs on. Name it where calls "
+        "that take long are given up: that interrupts the code.",
     )
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import contextlib
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 from cellrun.files import Files
 from cellrun.limits import KIB, MIB
 from cellrun.mime import Image
+from cellrun.service.decoding import in_turn
 from cellrun.service.model_view import BUDGET, scaled
 from cellrun.service.problems import Problem
 from cellrun.service.tool_backend import Answer, ToolBackend, named
 
 _LISTED: Final = 200
-_BASE64: Final = 512 * KIB
+BASE64: Final = 512 * KIB
 _PICTURE: Final = 16 * MIB
 _PICTURES: Final = {
     ".png": "image/png",
@@ -26,6 +27,7 @@ _PICTURES: Final = {
     ".jpeg": "image/jpeg",
     ".gif": "image/gif",
     ".webp": "image/webp",
+    ".bmp": "image/bmp",
 }
 
 _T = TypeVar("_T")
@@ -40,33 +42,70 @@ async def list_files(backend: ToolBackend, session: str | None, path: str) -> An
     return Answer(text="\n".join(lines) or "The folder is empty.")
 
 
+@dataclass(frozen=True)
+class Part:
+    """Of a file, from the byte `offset` on. `size`: of all of it; None: a server need not say. `last`: whether nothing follows."""
+
+    data: bytes
+    offset: int
+    size: int | None
+    last: bool
+
+    @property
+    def base64(self) -> str:
+        return base64.b64encode(self.data).decode("ascii")
+
+    def note(self, used: int) -> str:
+        """What is said where more follows the first `used` bytes of it."""
+        end = self.offset + used
+        return f"[bytes {self.offset} to {end}{'' if self.size is None else f' of {self.size}'}; the rest with offset={end}]"
+
+
+async def read_part(backend: ToolBackend, session: str | None, path: str, offset: int, most: int) -> Part:
+    files = await backend.files(named(session))
+    size = (await _of(path, files.stat(path))).size
+    data = await _of(path, _part(files, path, offset, most))
+    return Part(data, offset, size, len(data) < most if size is None else offset + len(data) >= size)
+
+
 async def read_file(
     backend: ToolBackend, session: str | None, path: str, *, offset: int = 0, encoding: str = "auto"
 ) -> Answer:
     """Text in parts of the budget; a picture as one; `encoding="base64"`: the bytes, half a MiB at a time."""
-    files = await backend.files(named(session))
-    size = (await _of(path, files.stat(path))).size or 0
-    kind = _PICTURES.get(PurePosixPath(path).suffix.lower())
-    if encoding == "auto" and kind is not None and size <= _PICTURE:
-        data = await _of(path, files.read(path, limit=_PICTURE))
-        small = await asyncio.to_thread(scaled, Image(kind, data))
-        if small is not None:
-            return Answer(text=f"{path}: a picture of {size} bytes", images=(small,))
-    data = await _of(path, _part(files, path, offset, _BASE64 if encoding == "base64" else BUDGET))
-    rest = size - offset - len(data)
     if encoding == "base64":
-        told = {"offset": offset, "bytes": len(data), "size": size}
-        return Answer(text=base64.b64encode(data).decode("ascii"), told=told)
-    text, used = _as_text(data, begun=offset > 0, whole=rest <= 0)
-    if text is None:
-        wrong = "not text" if kind is None else "neither text nor a picture that can be shown"
+        part = await read_part(backend, session, path, offset, BASE64)
+        told = {"offset": offset, "bytes": len(part.data), "size": part.size}
+        text = part.base64 if part.last else f"{part.base64}\n{part.note(len(part.data))}"
         return Answer(
-            text=f"{path} is {wrong}: {size} bytes. `encoding`: base64 gives the bytes; or look into it with code.",
-            failed=True,
+            text=text or _nothing(part), told={key: value for key, value in told.items() if value is not None}
         )
-    end = offset + used
-    note = f"\n[bytes {offset} to {end} of {size}; the rest with offset={end}]" if end < size else ""
-    return Answer(text=(text + note) or (f"[the file ends at byte {size}]" if offset else "The file is empty."))
+    kind = _PICTURES.get(PurePosixPath(path).suffix.lower())
+    if kind is not None and (small := await _picture(backend, session, path, kind)) is not None:
+        return Answer(text=f"{path}: a picture", images=(small,))
+    part = await read_part(backend, session, path, offset, BUDGET)
+    content, used = _as_text(part.data, begun=offset > 0, whole=part.last)
+    if content is None:
+        wrong = "not text" if kind is None else "neither text nor a picture that can be shown"
+        size = "" if part.size is None else f": {part.size} bytes"
+        return Answer(
+            text=f"{path} is {wrong}{size}. `encoding`: base64 gives the bytes; or look into it with code.", failed=True
+        )
+    if part.last and used == len(part.data):
+        return Answer(text=content or _nothing(part))
+    return Answer(text=f"{content}\n{part.note(used)}")
+
+
+async def _picture(backend: ToolBackend, session: str | None, path: str, kind: str) -> Image | None:
+    files = await backend.files(named(session))
+    if ((await _of(path, files.stat(path))).size or 0) > _PICTURE:
+        return None
+    return await in_turn(scaled, Image(kind, await _of(path, files.read(path, limit=_PICTURE))))
+
+
+def _nothing(part: Part) -> str:
+    if not part.offset:
+        return "The file is empty."
+    return f"[the file ends at byte {part.offset if part.size is None else part.size}]"
 
 
 async def write_file(

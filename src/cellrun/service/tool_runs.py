@@ -8,7 +8,8 @@ import time
 from typing import Any, Final
 
 from cellrun.mime import Image
-from cellrun.service.model_view import BUDGET, model_view
+from cellrun.service.decoding import in_turn
+from cellrun.service.model_view import BUDGET, model_view, text_of
 from cellrun.service.problems import Problem
 from cellrun.service.tool_backend import Answer, Tell, ToolBackend, ToolRun, named, whole
 
@@ -60,7 +61,7 @@ async def interrupt(backend: ToolBackend, session: str | None, run_id: str | Non
     await run.interrupt()
     if await run.wait(_GIVES_WAY):
         return await _answer(run)
-    text = f"The run {run.id} was interrupted but goes on: it does not heed KeyboardInterrupt. `restart` ends it."
+    text = f"The run {run.id} was interrupted but goes on: it does not heed KeyboardInterrupt. Its time limit ends it, or `restart` of its session."
     return Answer(text=text, told={"status": "running", "run_id": run.id})
 
 
@@ -99,12 +100,14 @@ async def _watch(run: ToolRun, seconds: float | None, tell: Tell | None) -> None
 
 
 async def _answer(run: ToolRun, offset: int | None = None) -> Answer:
-    result = await run.result()
+    result = await run.result(text_only=offset is not None)
     if offset is not None:
-        return _later(run, result["text"], offset)
-    seen = await asyncio.to_thread(
-        model_view, result, full=f"get_run with run_id={run.id!r} and an offset", pictures=_FEWER
-    )
+        return _later(run, text_of(result), offset)
+
+    def more(head: int) -> str:
+        return f"get_run with run_id={run.id!r} and offset={head} gives more"
+
+    seen = await in_turn(model_view, result, more=more, pictures=_FEWER)
     notes = []
     if seen["status"] == "running":
         notes.append(f"[still running; get_run with run_id={run.id!r} waits for the rest, interrupt stops it]")

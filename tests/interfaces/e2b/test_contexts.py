@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 from e2b import NotFoundException, SandboxException
 from e2b_code_interpreter import Sandbox
+
+from cellrun.service.e2b.contexts import Contexts
+from tests.service.test_hub import hub_of
 
 
 def test_contexts_share_no_variables(sandbox: Sandbox) -> None:
@@ -46,6 +52,27 @@ def test_a_restart_takes_the_variables_and_leaves_folder_and_files(sandbox: Sand
     assert after.text == str((False, context.cwd, ["kept"]))
     assert after.logs.stderr == []  # whoever restarts it knows
     sandbox.remove_code_context(context)
+
+
+def test_a_new_context_has_no_names_but_its_own(sandbox: Sandbox) -> None:
+    context = sandbox.create_code_context()
+    shown = sandbox.run_code("[name for name in globals() if not name.startswith('_')]", context=context)
+    assert shown.text == "['In', 'Out', 'get_ipython', 'exit', 'quit', 'open']"
+    sandbox.remove_code_context(context)
+
+
+async def test_a_context_whose_making_is_given_up_at_any_moment_is_not_there(tmp_path: Path) -> None:
+    async with hub_of(tmp_path) as hub:
+        contexts = Contexts(hub)
+        for steps in range(12):
+            making = asyncio.create_task(contexts.create("t", "data"))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            making.cancel()
+            await asyncio.gather(making, return_exceptions=True)
+            assert making.cancelled()
+            assert contexts.all("t") == []
+            assert hub.sessions("t") == []
 
 
 def test_what_cannot_be_leaves_no_context(sandbox: Sandbox) -> None:

@@ -12,6 +12,7 @@ from cellrun.service.local_tools import LocalTools
 from cellrun.service.problems import Problem
 from tests.remote.conftest import address_of
 from tests.service.running import Service
+from tests.support.waiting import HANG
 
 
 async def test_of_many_sessions_the_longest_unused_gives_way_and_that_is_told_once(tmp_path: Path) -> None:
@@ -40,12 +41,14 @@ async def test_of_many_sessions_the_longest_unused_gives_way_and_that_is_told_on
 async def test_a_session_in_which_code_runs_does_not_give_way() -> None:
     tools = LocalTools(LocalKernels(sandbox="none"), timeout=60)
     try:
-        runs = [
-            await tool_runs.run_code(tools, f"{number}", "import time; time.sleep(50)", wait=0) for number in range(8)
-        ]
+        code = "import time; print('on', flush=True); time.sleep(600)"
+        runs = [await tool_runs.run_code(tools, f"{number}", code, wait=0) for number in range(8)]
         with pytest.raises(Problem, match="code runs in 8 sessions"):
             await tool_runs.run_code(tools, "one more", "1")
+        while "on\n" not in (await tool_runs.get_run(tools, "3", None, wait=0.1)).text:
+            pass
         await tool_runs.interrupt(tools, "3", None)
+        assert (await tool_runs.get_run(tools, "3", None, wait=HANG)).told["status"] == "interrupted"
         assert (await tool_runs.run_code(tools, "one more", "1")).text == "1"
         assert (await tool_runs.get_run(tools, None, runs[0].told["run_id"], wait=0)).told["status"] == "running"
     finally:

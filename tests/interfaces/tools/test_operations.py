@@ -77,7 +77,9 @@ async def test_a_chat_keeps_its_variables_and_another_has_its_own(shared: Shared
         assert await run(http, "x = 1; print('\\x1b[31mred\\x1b[0m'); x") == "red\n1"
         assert await run(http, "x") == "1"
         assert "NameError" in await run(http, "x", "another")
-        assert "NameError" in await run(http, "x", None)
+        of_no_chat = await run(http, "x", None)
+        assert "NameError" in of_no_chat
+        assert of_no_chat.endswith("nothing stays for later calls]")
         session = {"X-Session-Id": "chat", "X-OpenWebUI-Chat-Id": "another"}
         (told,) = await answer(http, "POST", "/tools/run_code", json={"code": "x"}, headers=session)
         assert told.keys() == {"text", "status", "run_id", "seconds"}
@@ -130,11 +132,49 @@ async def test_files_go_in_and_out(shared: Shared) -> None:
         await problem(http, "GET", "/tools/run_code", "method_not_allowed", 405)
 
 
+async def test_bytes_come_in_parts_that_say_where_they_belong(shared: Shared) -> None:
+    async with client(shared.service, shared.ann) as http:
+        await run(http, "data = bytes(range(256)) * 2_800; _ = open('all.bin', 'wb').write(data)", "bytes")
+        found, offset = b"", 0
+        while True:
+            part = await ask(http, "read_file", "bytes", path="all.bin", encoding="base64", offset=offset)
+            assert (part["offset"], part["size"]) == (offset, 716_800)
+            if not part["bytes"]:
+                break
+            found += base64.b64decode(part["base64"], validate=True)
+            offset += part["bytes"]
+        assert found == bytes(range(256)) * 2_800
+
+
+async def test_a_picture_of_noise_that_is_left_out_can_be_read_from_a_file(shared: Shared) -> None:
+    code = "import os\nfrom PIL import Image\nImage.frombytes('RGB', (1_500, 1_500), os.urandom(6_750_000)).save('noise.bmp')"
+    async with client(shared.service, shared.ann) as http:
+        await run(http, code, "noise")
+        url = await ask(http, "read_file", "noise", path="noise.bmp")
+        assert url.startswith("data:image/jpeg;base64,")
+
+
+async def test_half_a_surrogate_pair_is_refused_before_anything_is_run(shared: Shared) -> None:
+    async with client(shared.service, shared.ann) as http:
+        told, _ = await problem(
+            http,
+            "POST",
+            "/tools/run_code",
+            "bad_request",
+            400,
+            data=b'{"code": "print(1) # \\ud800"}',
+            headers={"Content-Type": "application/json"},
+        )
+        assert "half a surrogate pair is no text" in told["detail"]
+
+
 async def test_a_flood_is_cut_and_can_be_read_on(shared: Shared) -> None:
     async with client(shared.service, shared.ann) as http:
         (told,) = await ask(http, "run_code", "flood", code="for i in range(100_000): print(i)")
         assert len(told["text"]) < 20_400
         assert told["text"].endswith("99999")
+        head, _, rest = told["text"].partition("\n[… ")
+        assert f"with run_id='{told['run_id']}' and offset={len(head)} gives more …]" in rest
         (later,) = await ask(http, "get_run", "flood", run_id=told["run_id"], offset=100_000)
         assert later["text"].startswith("".join(f"{i}\n" for i in range(100_000))[100_000:110_000])
 
@@ -144,6 +184,8 @@ async def test_a_run_can_be_stopped_from_beside_and_ends_with_whoever_started_it
         asking = asyncio.create_task(ask(http, "run_code", "stop", code="print('begun', flush=True)\nwhile True: pass"))
         await _running(http, "stop")
         (told,) = await ask(http, "interrupt", "stop")
+        if told["status"] == "running":  # the tool waits 3 s for its end
+            (told,) = await ask(http, "get_run", "stop", run_id=told["run_id"])
         assert told["status"] == "interrupted"
         (same,) = await asking
         assert same["run_id"] == told["run_id"]
@@ -162,7 +204,7 @@ async def _running(http: aiohttp.ClientSession, session: str) -> str:
         while True:
             async with http.get(f"/v1/sessions/{session}") as response:
                 for one in (await response.json()).get("runs", []):
-                    if one["status"] == "running" and one["last"]:
+                    if one["status"] == "running" and one["last"] > 1:  # the first one tells that it was begun
                         return str(one["execution_id"])
             await asyncio.sleep(0.05)
 
@@ -191,6 +233,8 @@ async def test_nothing_is_done_without_a_key(shared: Shared, operation: str) -> 
                 http, "POST", path, "unauthenticated", 401, json=body, headers={"X-Session-Id": "c"}
             )
             assert headers["www-authenticate"] == "Bearer"
+            json_of = {"Content-Type": "application/json"}
+            await problem(http, "POST", path, "unauthenticated", 401, data=b"{", headers=json_of)  # before it is read
 
 
 @pytest.mark.wide

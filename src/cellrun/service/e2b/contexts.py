@@ -19,7 +19,7 @@ DEFAULT: Final = "e2b"
 _NAME: Final = re.compile(r"e2b(-[0-9a-f]{32})?")
 _HOME: Final = "/home/user"
 _FORMATS: Final = ("e2b/chart", "e2b/data")
-_WHERE: Final = "import os; print(os.getcwd(), end='')"
+_WHERE: Final = "print(__import__('os').getcwd(), end='')"  # leaves no name behind
 _PYTHON: Final = ("", "python", "python3")
 _START: Final = 60.0
 
@@ -82,10 +82,11 @@ class Contexts:
         folder = below_home(folder) if folder is not None else None
         if folder is not None and not self.lean:
             raise Problem("unsupported", "the kernels of this service cannot be given a `cwd`")
+        self.hub.upkeep.check(tenant)
         self._forget()
         id = f"{DEFAULT}-{uuid.uuid4().hex}"
-        held = await self.hub.session(tenant, id)
         try:
+            held = await self.hub.session(tenant, id)
             self._places[tenant, id] = Place(folder, await self._begin(held, folder))
         except BaseException:
             self._places.pop((tenant, id), None)
@@ -122,12 +123,14 @@ class Contexts:
             async for _ in stream:
                 pass
         result = stream.result
-        if result.status != "ok":
-            why = result.reason or (
-                str(result.error.value) if result.error is not None else "its kernel did not answer"
+        if result.status == "ok":
+            return result.stdout
+        if result.error is not None:
+            raise Problem(
+                "bad_request",
+                f"there is no context that can begin in {folder or 'its folder'!r}: {result.error.value}",
             )
-            raise Problem("bad_request", f"there is no context that can begin in {folder or 'its folder'!r}: {why}")
-        return result.stdout
+        raise Problem("kernel_start", f"the context's kernel did not begin: {result.reason or result.status}")
 
     async def _take_back(self, tenant: str, id: str) -> None:
         try:

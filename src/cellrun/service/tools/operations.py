@@ -18,10 +18,12 @@ from starlette.responses import Response
 from cellrun.errors import CellrunError
 from cellrun.service import tool_files, tool_runs
 from cellrun.service.answers import until_gone
+from cellrun.service.bodies import Text
 from cellrun.service.context import Context
 from cellrun.service.describe import Place, described, plain
-from cellrun.service.headers import caller_of, session_of
+from cellrun.service.headers import session_of
 from cellrun.service.hub_tools import HubTools
+from cellrun.service.identity import Caller
 from cellrun.service.problem_response import as_response
 from cellrun.service.problems import Problem, problem_of
 from cellrun.service.tool_backend import Answer, Promises
@@ -40,7 +42,7 @@ class _Body(BaseModel):
 
 
 class RunCodeBody(_Body):
-    code: str = Field(description="The code of one notebook cell.")
+    code: Text = Field(description="The code of one notebook cell.")
     timeout: float | None = Field(None, gt=0, description="Seconds after which the code is interrupted.")
 
 
@@ -82,6 +84,15 @@ class Shown(BaseModel):
     cut: int | None = Field(None, description="Characters of the text that were left out.")
 
 
+class Bytes(BaseModel):
+    """A part of a file."""
+
+    base64: str
+    offset: int = Field(description="Of the file, at which it begins.")
+    bytes: int
+    size: int | None = Field(None, description="Of the whole file.")
+
+
 class Asked:
     """Whose call it is, and of which chat."""
 
@@ -92,7 +103,7 @@ class Asked:
 
 async def _asked(request: Request) -> Asked:
     context: Context = request.app.state.context
-    caller = await caller_of(request.scope, context)
+    caller: Caller = request.state.caller
     return Asked(HubTools(context.hub, caller.tenant), session_of(request.headers))
 
 
@@ -124,6 +135,15 @@ _RUN: Final[dict[int | str, dict[str, Any]]] = {
 _TEXT: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "Text", "content": {"application/json": {"schema": {"type": "string"}}}}
 }
+_FILE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "Text; a picture as a data URL; or bytes in base64",
+        "content": {
+            "application/json": {"schema": {"anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/Bytes"}]}}
+        },
+    }
+}
+_NOTHING_STAYS: Final = "[no chat was named, so this was a kernel of its own: nothing stays for later calls]"
 
 
 def make_tools(version: str) -> FastAPI:
@@ -154,7 +174,7 @@ def _add_operations(app: FastAPI) -> None:
     @app.post("/run_code", operation_id="run_code", summary="Run code", responses=_RUN)
     async def run_code(request: Request, body: RunCodeBody, of: From) -> Response:
         work = tool_runs.run_code(of.backend, of.session, body.code, timeout=body.timeout, wait=_WAIT)
-        return await _run(request, work)
+        return await _run(request, work, note="" if of.session is not None else _NOTHING_STAYS)
 
     @app.post("/get_run", operation_id="get_run", summary="Come back to a run", responses=_RUN)
     async def get_run(request: Request, body: GetRunBody, of: From) -> Response:
@@ -173,11 +193,13 @@ def _add_operations(app: FastAPI) -> None:
     async def list_files(body: ListFilesBody, of: FromChat) -> Response:
         return JSONResponse((await tool_files.list_files(of.backend, of.session, body.path)).text)
 
-    @app.post("/read_file", operation_id="read_file", summary="Read a file", responses=_TEXT)
+    @app.post("/read_file", operation_id="read_file", summary="Read a file", responses=_FILE)
     async def read_file(body: ReadFileBody, of: FromChat) -> Response:
-        answer = await tool_files.read_file(
-            of.backend, of.session, body.path, offset=body.offset, encoding=body.encoding
-        )
+        if body.encoding == "base64":
+            part = await tool_files.read_part(of.backend, of.session, body.path, body.offset, tool_files.BASE64)
+            told = Bytes(base64=part.base64, offset=part.offset, bytes=len(part.data), size=part.size)
+            return JSONResponse(told.model_dump(exclude_none=True))
+        answer = await tool_files.read_file(of.backend, of.session, body.path, offset=body.offset)
         return JSONResponse(_urls(answer)[0] if answer.images else answer.text)
 
     @app.post("/write_file", operation_id="write_file", summary="Create or replace a file", responses=_TEXT)
@@ -186,8 +208,8 @@ def _add_operations(app: FastAPI) -> None:
         return JSONResponse(answer.text)
 
 
-async def _run(request: Request, work: Awaitable[Answer]) -> Response:
-    """A client that goes away ends its run."""
+async def _run(request: Request, work: Awaitable[Answer], note: str = "") -> Response:
+    """A client that goes away ends its run. `note`: for the model, below the text."""
     found: list[Answer] = []
 
     async def working() -> None:
@@ -196,7 +218,7 @@ async def _run(request: Request, work: Awaitable[Answer]) -> Response:
     if not await until_gone(working(), request.receive):
         return Response(status_code=499)  # to nobody
     answer = found[0]
-    shown: list[Any] = [{"text": answer.text, **answer.told}]
+    shown: list[Any] = [{"text": "\n".join(filter(None, [answer.text, note])), **answer.told}]
     for number, url in enumerate(_urls(answer), start=1):
         # Never two in a row: Open WebUI takes them out of the list while it walks along it, and passes over what follows each.
         shown += [f"picture {number}:", url]
@@ -243,7 +265,7 @@ def _document(app: FastAPI, promises: Promises) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         del schemas[name]
-    schemas["Shown"] = Shown.model_json_schema()
+    schemas["Shown"], schemas["Bytes"] = Shown.model_json_schema(), Bytes.model_json_schema()
     for schema in schemas.values():
         schema["properties"] = {name: plain(value) for name, value in schema["properties"].items()}
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
