@@ -12,7 +12,7 @@ from cellrun.channels.client import KernelClient
 from cellrun.channels.scripted import ScriptedChannel, execution, say
 from cellrun.protocol.message import Message
 from cellrun.providers.base import FileStore, Lease
-from tests.support.waiting import eventually
+from tests.support.waiting import HANG, eventually
 
 
 class ScriptedLease(Lease):
@@ -60,12 +60,12 @@ class Scripted(Provider):
 
 @pytest.mark.parametrize("stopping", ["interrupt", "cancel"])
 async def test_an_interrupt_for_a_run_that_ends_while_it_waits_does_not_hit_the_next_one(stopping: str) -> None:
-    async with Scripted() as provider, AsyncSession(provider, limits=Limits(grace=10)) as session:
+    async with Scripted() as provider, AsyncSession(provider, limits=Limits(grace=4 * HANG)) as session:
         lease = provider.lease
         first = asyncio.create_task(session.run("first"))
         second = asyncio.create_task(session.run("second"))
         await eventually(lambda: len(lease.requests) == 1)
-        # The kernel has said nothing yet: the interrupt waits until it has begun.
+        # The kernel has said nothing yet: the interrupt waits until it has begun, for half of the grace.
         if stopping == "interrupt":
             waiting: asyncio.Task[Any] = asyncio.create_task(session.interrupt())
         else:

@@ -17,7 +17,7 @@ from tests.support.waiting import HANG
 async def run(channel: ScriptedChannel) -> list[Event]:
     """The events of one execution by a client on this channel."""
     client = KernelClient(channel)
-    await client.wait_ready(5)
+    await client.wait_ready(HANG)
     events: list[Event] = []
     await client.execute(Execution("e"), "1", events.extend, silent=False, store_history=True, allow_stdin=False)
     while not (events and isinstance(events[-1], Finished)):
@@ -39,7 +39,7 @@ async def test_a_script_is_played_to_the_request_that_it_waits_for() -> None:
 async def test_a_script_can_lose_the_kernel() -> None:
     channel = ScriptedChannel()
     client = KernelClient(channel)
-    await client.wait_ready(5)
+    await client.wait_ready(HANG)
     told: list[str] = []
     client.on_gone = told.append
     channel.play([Gone("pulled the plug")])

@@ -42,8 +42,8 @@ def test_a_session_keeps_state_streams_and_has_files() -> None:
         session.files.delete("a/b.txt")
         assert session.run("input('? ')", stdin=["Ada"]).text == "'Ada'"
         assert "x" in session.complete("x", timeout=HANG)["matches"]
-        assert session.is_complete("(") == "incomplete"
-        assert session.inspect("len")["found"]
+        assert session.is_complete("(", timeout=HANG) == "incomplete"
+        assert session.inspect("len", timeout=HANG)["found"]
         assert (session.containment or "").partition(":")[0] in ("strong", "portable")
         assert session.language == "python"
         assert len(session.to_notebook().cells) >= 3
@@ -104,12 +104,14 @@ def test_closing_twice_is_fine_and_forgetting_warns() -> None:
 
 def test_ctrl_c_interrupts_the_cell_and_the_session_lives() -> None:
     program = """
-import os, signal, threading, cellrun
-with cellrun.Session() as session:
+import os, signal, cellrun
+def strike(event):
+    if isinstance(event, cellrun.Started):
+        os.kill(os.getpid(), signal.SIGINT)
+with cellrun.Session(limits=cellrun.Limits(grace=60)) as session:
     session.run("x = 1")
-    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     try:
-        session.run("import time; time.sleep(30)")
+        session.run("import time; time.sleep(300)", on_event=strike)
     except KeyboardInterrupt:
         print("interrupted")
     print(session.run("x").text)

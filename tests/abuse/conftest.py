@@ -29,7 +29,7 @@ ORDINARY: Final = 54_321
 
 FORMS: Final = ("strong", "portable")
 USERS: Final = ("root", "ordinary") if os.getuid() == 0 else ("ordinary",)
-_ANSWER: Final = 90.0
+_ANSWER: Final = PROCESS + 20
 
 
 class Host:
@@ -105,11 +105,11 @@ class Inmate:
     name: str
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def run(self, code: str, timeout: float | None = 30) -> dict[str, Any]:
+    def run(self, code: str, timeout: float | None = PROCESS) -> dict[str, Any]:
         """The result of a cell, as a dict."""
         return self.host.do(do="run", name=self.name, code=code, timeout=timeout)
 
-    def begin(self, code: str, timeout: float | None = 60) -> Future[dict[str, Any]]:
+    def begin(self, code: str, timeout: float | None = PROCESS) -> Future[dict[str, Any]]:
         """As `run`, without waiting for it."""
         return self.host.begin(do="run", name=self.name, code=code, timeout=timeout)
 

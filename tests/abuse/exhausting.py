@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from cellrun.launch.sandbox import marks
 from tests.abuse.conftest import Host, Inmate
-from tests.support.waiting import HANG, process_exists
+from tests.support.waiting import HANG, PROCESS, process_exists
 
 MB: Final = 2**20
 _NAME: Final = "Max msgqueue size"
@@ -62,18 +62,20 @@ def living(mark: int) -> list[int]:
 def both(
     host: Host, form: str, code: str, small: dict[str, Any], large: dict[str, Any], **more: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The same code under a small limit and under a larger one, at the same time. Nothing of either session is left."""
+    """The same code under a small limit and under a larger one, at the same time. Nothing of either session is left. HOLD in it keeps
+    what it got for as long as it takes to be looked at, where the system does not hold the limit itself: under the small one, where
+    it should be ended for it, for as long as a busy machine may take."""
     with (
         opened(host, {"form": form, **small}, **more) as first,
         opened(host, {"form": form, **large}, **more) as second,
     ):
-        one, other = first.begin(code), second.begin(code)
+        one, other = first.begin(code.replace("HOLD", hold(host, HANG))), second.begin(code.replace("HOLD", hold(host)))
         return answer(one), answer(other)
 
 
 def answer(future: Future[dict[str, Any]]) -> dict[str, Any]:
     """The result, without what would fill a page of an assertion's message."""
-    result = future.result(90)
+    result = future.result(PROCESS + 20)
     return {
         **{name: result.get(name) for name in ("status", "reason", "error", "duration", "truncated")},
         **{name: (result.get(name) or "")[:2000] for name in ("stdout", "stderr")},
@@ -86,6 +88,6 @@ def held(result: dict[str, Any]) -> bool:
     return result["status"] == "ok" and bool(result["stdout"].endswith("held\n"))
 
 
-def hold(host: Host) -> str:
-    """Code that keeps what it got for as long as it takes to be looked at, where the system does not hold the limit itself."""
-    return "import time; time.sleep(1.2)" if host.user == "ordinary" else "pass"
+def hold(host: Host, seconds: float = 1.2) -> str:
+    """Code that keeps what it got for so long, where the system does not hold the limit itself."""
+    return f"import time; time.sleep({seconds})" if host.user == "ordinary" else "pass"

@@ -22,7 +22,7 @@ from cellrun import AsyncSession, CellrunError, Limits, LocalKernels, SandboxPol
 from cellrun.launch.forked import ForkedKernel
 from cellrun.providers.local_lease import LocalLease
 from tests.support.leases import lease_of
-from tests.support.waiting import HANG
+from tests.support.waiting import HANG, PROCESS
 
 
 class Host:
@@ -76,7 +76,7 @@ class Host:
         taken = []
         for _ in range(times):
             started = time.monotonic()
-            await self._sessions[name].run(code, timeout=30)
+            await self._sessions[name].run(code, timeout=PROCESS)
             taken.append(time.monotonic() - started)
         return {"seconds": taken}
 

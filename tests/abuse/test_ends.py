@@ -10,7 +10,7 @@ import pytest
 
 from tests.abuse.conftest import Host, Inmate
 from tests.abuse.exhausting import answer, living, mark_of, opened, until
-from tests.support.waiting import SLACK
+from tests.support.waiting import HANG
 
 pytestmark = pytest.mark.soak
 
@@ -77,8 +77,8 @@ def test_nothing_outlives_its_session(host: Host, row: str) -> None:
         mark = mark_of(session)
         result = session.run(_DAEMON + RESISTING[row])
         assert result["status"] == "ok", result
-        others = set(living(mark)) - {session.facts["pid"]}
-        assert others, "it left nothing behind, so this proves nothing"
+        # Otherwise this would prove nothing. One that forks and ends, again and again, is not always there to be seen.
+        until(lambda: set(living(mark)) - {session.facts["pid"]})
         session.close()
         until(lambda: not living(mark))
 
@@ -111,8 +111,9 @@ STUBBORN: Final = {
         "import time\nwhile True:\n    try:\n        while True:\n            time.sleep(1)\n"
         "    except BaseException:\n        pass"
     ),
+    # Another thread takes the signal, and Python raises when this one wakes: which it must not.
     "blocks signals": (
-        "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\nwhile True:\n    time.sleep(1)"
+        "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\nwhile True:\n    time.sleep(300)"
     ),
     "stops itself": "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
     "leaves its process group": (
@@ -126,17 +127,16 @@ STUBBORN: Final = {
 def test_a_cell_that_will_not_stop_is_killed(host: Host, row: str) -> None:
     with opened(host, {"form": "strong"}, limits={"grace": 0.5}) as session:
         started = time.monotonic()
-        result = session.run(STUBBORN[row], timeout=0.5)
+        result = session.run(STUBBORN[row], timeout=4)  # by when it resists
         assert result["status"] == "timeout", result
         assert "killed" in result["reason"]
-        assert time.monotonic() - started < 1 + SLACK
+        assert time.monotonic() - started < 4.5 + HANG
         assert session.run("1 + 1")["status"] == "ok"
 
 
 def test_a_lifetime_ends_the_kernel_and_says_so(host: Host, form: str) -> None:
     with opened(host, {"form": form, "lifetime": 1.0}) as short, opened(host, {"form": form, "lifetime": 60.0}) as long:
-        code = "import time; time.sleep(2.5); print('held')"
-        one, other = short.begin(code), long.begin(code)
+        one, other = short.begin("import time; time.sleep(60)"), long.begin("import time; time.sleep(2.5)")
         ended = answer(one)
         assert ended["status"] == "kernel_died", ended
         assert "its lifetime of 1 s is over" in ended["reason"]

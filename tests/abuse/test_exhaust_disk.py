@@ -152,7 +152,7 @@ NOT_WATCHED = ("in deleted files that are mapped", "in deleted files on their wa
 def test_the_disk_is_not_filled(host: Host, row: str) -> None:
     code, (smaller, larger) = ROWS[row]
     if host.user == "ordinary" and row in NOT_WATCHED:
-        small, _ = both(host, "portable", code.replace("HOLD", hold(host)), smaller, larger)
+        small, _ = both(host, "portable", code, smaller, larger)
         assert held(small), small  # not promised: where folders are watched, nobody sees these
         return
     # In the portable form permissions cannot be changed, where sessions share a uid.
@@ -168,7 +168,7 @@ def test_the_disk_is_not_filled_in_either_form(
 
 
 def _check(host: Host, form: str, code: str, smaller: dict[str, Any], larger: dict[str, Any]) -> None:
-    small, large = both(host, form, code.replace("HOLD", hold(host)), smaller, larger)
+    small, large = both(host, form, code, smaller, larger)
     assert held(large), large
     assert not held(small), small
     if host.user == "root":
@@ -182,7 +182,7 @@ def _check(host: Host, form: str, code: str, smaller: dict[str, Any], larger: di
 
 def test_folders_may_be_deep_but_are_counted_and_removed(host: Host) -> None:
     """Where folders are watched, how deep they may be is bounded too: a look must come to an end."""
-    small, large = both(host, "portable", IN_DEEP_FOLDERS.replace("HOLD", hold(host)), *FILES)
+    small, large = both(host, "portable", IN_DEEP_FOLDERS, *FILES)
     assert not held(small), small
     if host.user == "root":
         assert held(large), large

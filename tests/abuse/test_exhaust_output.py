@@ -9,7 +9,7 @@ import pytest
 
 from tests.abuse.conftest import FORMS, USERS, Host
 from tests.abuse.exhausting import MB, answer, opened
-from tests.support.waiting import SLACK
+from tests.support.waiting import HANG
 
 # One path for all: nothing of it depends on the walls.
 pytestmark = [
@@ -53,8 +53,8 @@ def test_a_flood_ends_in_time_and_fills_nothing(host: Host, form: str, row: str)
             most = max(most, memory(flood.facts["host"]) - before)
         result = answer(ending)
         assert result["status"] == "timeout", result
-        assert time.monotonic() - started < 1.5 + 2 + SLACK
-        assert slowest < SLACK
+        assert time.monotonic() - started < 1.5 + 2 + HANG
+        assert slowest < HANG
         assert most < MOST
         assert flood.run("1 + 1")["status"] == "ok"
 
@@ -73,13 +73,12 @@ def test_150_megabytes_in_one_print(host: Host, form: str) -> None:
         assert most < 150 * MB + MOST
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(450)
 def test_100_000_displays(host: Host, form: str) -> None:
     with opened(host, {"form": form}, limits=KEPT) as session:
         before = memory(session.facts["host"])
-        result = session.run(
-            "from IPython.display import display\nfor number in range(100_000):\n    display(number)", timeout=140
-        )
+        code = "from IPython.display import display\nfor number in range(100_000):\n    display(number)"
+        result = session.begin(code, timeout=300).result(350)
         assert result["status"] == "ok", result["reason"]
         assert result["truncated"]
         assert len(result["outputs"]) <= 10_001

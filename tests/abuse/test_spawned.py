@@ -10,8 +10,8 @@ from typing import Any, Final
 import pytest
 
 from tests.abuse.conftest import FORMS, SECRET, Host, Inmate, Outside
-from tests.abuse.exhausting import MB, answer, both, held, hold, living, mark_of, opened, until
-from tests.support.waiting import SLACK
+from tests.abuse.exhausting import MB, answer, both, held, living, mark_of, opened, until
+from tests.support.waiting import HANG
 
 pytestmark = pytest.mark.soak
 
@@ -20,8 +20,8 @@ STARTED: Final = "ipykernel"
 
 @pytest.fixture(scope="module")
 def inmate(host: Host, form: str) -> Iterator[Inmate]:
-    """The attacker: in this file a started kernel."""
-    with opened(host, {"form": form}, kernel=STARTED) as session:
+    """The attacker: in this file a started kernel. However slow an interrupt is, it is not killed."""
+    with opened(host, {"form": form}, kernel=STARTED, limits={"grace": HANG}) as session:
         yield session
 
 
@@ -102,14 +102,14 @@ def test_its_sockets_have_no_names_any_more(inmate: Inmate, sibling: Inmate) -> 
 def test_it_is_interrupted(inmate: Inmate) -> None:
     assert inmate.run("kept = 'still there'")["status"] == "ok"
     started = time.monotonic()
-    result = inmate.run("import time\nwhile True:\n    time.sleep(0.1)", timeout=0.5)
+    result = inmate.run("import time\nwhile True:\n    time.sleep(0.1)", timeout=2)
     assert result["status"] == "timeout"
-    assert time.monotonic() - started < SLACK
+    assert time.monotonic() - started < 2 + HANG
     assert inmate.run("print(kept)")["stdout"] == "still there\n"
 
 
 def test_its_memory_is_bounded(host: Host, form: str) -> None:
-    code = f"pieces = [bytearray(10 * 2**20) for _ in range(40)]\n{hold(host)}\nprint('held')"
+    code = "pieces = [bytearray(10 * 2**20) for _ in range(40)]\nHOLD\nprint('held')"
     small, large = _both(host, form, code, {"memory": 300 * MB}, {"memory": 600 * MB})
     assert held(large), large
     assert not held(small), small
@@ -130,10 +130,10 @@ try:
     for _ in range(30):
         child = os.fork()
         if child == 0:
-            time.sleep(20)
+            time.sleep(300)
             os._exit(0)
         children.append(child)
-    time.sleep(1.2)
+    HOLD
     print("held")
 finally:
     for child in children:
@@ -146,7 +146,7 @@ finally:
 
 @pytest.mark.parametrize("form", FORMS[:1], indirect=True)
 def test_its_disk_is_bounded(host: Host, form: str) -> None:
-    code = f"open('file', 'wb').write(bytes(12 * 2**20))\n{hold(host)}\nprint('held')"
+    code = "open('file', 'wb').write(bytes(12 * 2**20))\nHOLD\nprint('held')"
     small, large = _both(host, form, code, {"disk": 8 * MB}, {"disk": 24 * MB})
     assert held(large), large
     assert not held(small), small
@@ -168,7 +168,7 @@ def test_a_crash_is_named(host: Host, form: str) -> None:
 
 def test_a_lifetime_ends_it(host: Host, form: str) -> None:
     with opened(host, {"form": form, "lifetime": 1.0}, kernel=STARTED) as session:
-        result = answer(session.begin("import time; time.sleep(20)"))
+        result = answer(session.begin("import time; time.sleep(60)"))
         assert result["status"] == "kernel_died", result
         assert "its lifetime of 1 s is over" in result["reason"]
 

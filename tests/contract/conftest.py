@@ -12,6 +12,7 @@ import pytest_asyncio
 from cellrun import AsyncSession, CellrunService, JupyterServer, Limits, LocalKernels, Provider
 from tests.service.running import Service
 from tests.support.proxy import FaultProxy
+from tests.support.waiting import HANG
 
 KINDS = ["local", "server-v1", "service"]
 MORE = ["local-tcp", "spawned", "server-json", "gateway"]
@@ -75,7 +76,8 @@ async def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(way: Way) -> AsyncIterator[AsyncSession]:
     """One session for all tests of a module that leave nothing behind."""
-    async with AsyncSession(way.provider) as session:
+    # A cell that a busy machine is slow to interrupt must not cost the others their kernel.
+    async with AsyncSession(way.provider, limits=Limits(grace=HANG)) as session:
         yield session
 
 

@@ -6,12 +6,14 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
+from typing import Final
 
 import pytest
 
 from cellrun import (
     AsyncSession,
     CellrunService,
+    Event,
     InputRequest,
     KernelRestarted,
     LimitExceeded,
@@ -24,49 +26,87 @@ from cellrun import (
     Unsupported,
 )
 from tests.contract.conftest import Way
-from tests.support.waiting import HANG, SLACK, eventually
+from tests.support.waiting import HANG, PROCESS, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-# Of limits of 2 s: the limit, and the grace of 1.5 s of sessions here.
-LATE = 2 + 1.5 + SLACK
-SLEEP = "import time\nfor _ in range(300): time.sleep(0.1)"
-SWALLOW = "import time\nwhile True:\n    try:\n        time.sleep(10)\n    except KeyboardInterrupt:\n        print('no', flush=True)"
+# Longer ones for a machine that has stood still for as long as the first, so that the cell had not come to what is looked at.
+TIME_LIMITS: Final = (2, 8, 30)
+# After a limit: the grace of sessions here, and what a busy machine may add.
+LATE: Final = 2 + HANG
+# Both far longer than any of these.
+SLEEP = "import time\nfor _ in range(3000): time.sleep(0.1)"
+SWALLOW = "import time\nwhile True:\n    try:\n        time.sleep(300)\n    except KeyboardInterrupt:\n        print('no', flush=True)"
+
+
+class Seen:
+    """What has come of a run so far, for those that must not go on before it has."""
+
+    def __init__(self, kind: type[Event], text: str = "") -> None:
+        self._kind = kind
+        self._text = text
+        self._told = ""
+        self._there = asyncio.Event()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, self._kind):
+            self._told += event.text if isinstance(event, Stdout) else ""
+            if self._text in self._told:
+                self._there.set()
+
+    async def wait(self) -> None:
+        await asyncio.wait_for(self._there.wait(), HANG)
 
 
 async def test_a_sleeping_cell_ends_at_its_time_limit_and_the_variables_stay(shared: AsyncSession) -> None:
-    await shared.run("kept = 'kept'")
-    started = time.monotonic()
-    result = await shared.run("print('partial', flush=True)\nimport time; time.sleep(30)", timeout=2)
-    assert time.monotonic() - started < LATE
-    assert (result.status, result.stdout) == ("timeout", "partial\n")
-    assert result.reason == "the time limit of 2 s was reached"
-    after = await shared.run("kept")
+    for limit in TIME_LIMITS:
+        await shared.run("kept = 'kept'")
+        started = time.monotonic()
+        result = await shared.run("print('partial', flush=True)\nimport time; time.sleep(300)", timeout=limit)
+        assert time.monotonic() - started < limit + LATE
+        assert result.status == "timeout"
+        assert (result.reason or "").startswith(f"the time limit of {limit} s was reached")
+        after = await shared.run("kept")
+        if result.stdout and after.restarted is None:
+            break
+    assert (result.stdout, result.reason) == ("partial\n", f"the time limit of {limit} s was reached")
     assert (after.text, after.restarted) == ("'kept'", None)
 
 
 async def test_a_chatty_cell_ends_at_its_time_limit(shared: AsyncSession) -> None:
-    started = time.monotonic()
-    result = await shared.run("import time\nwhile True:\n    print('.', flush=True); time.sleep(0.01)", timeout=2)
-    assert time.monotonic() - started < LATE
-    assert result.status == "timeout"
+    for limit in TIME_LIMITS:
+        started = time.monotonic()
+        code = "import time\nwhile True:\n    print('.', flush=True); time.sleep(0.01)"
+        result = await shared.run(code, timeout=limit)
+        assert time.monotonic() - started < limit + LATE
+        assert result.status == "timeout"
+        if len(result.stdout) > 4:
+            break
     assert result.stdout.startswith(".\n.\n")
 
 
 async def test_an_awaiting_cell_ends_at_its_time_limit(shared: AsyncSession) -> None:
-    started = time.monotonic()
-    result = await shared.run("import asyncio\nawait asyncio.sleep(30)", timeout=2)
-    assert time.monotonic() - started < LATE
-    assert result.status == "timeout"
-    assert (await shared.run("'fine'")).restarted is None
+    for limit in TIME_LIMITS:
+        started = time.monotonic()
+        result = await shared.run("import asyncio\nawait asyncio.sleep(300)", timeout=limit)
+        assert time.monotonic() - started < limit + LATE
+        assert result.status == "timeout"
+        after = await shared.run("'fine'")
+        if after.restarted is None:
+            break
+    assert (after.text, after.restarted) == ("'fine'", None)
 
 
 async def test_a_cell_that_swallows_interrupts_is_killed_and_the_next_run_is_told(session: AsyncSession) -> None:
-    await session.run("lost = 1")
-    started = time.monotonic()
-    result = await session.run(SWALLOW, timeout=2)
-    assert time.monotonic() - started < LATE
-    assert (result.status, result.stdout[:3]) == ("timeout", "no\n")
+    for limit in TIME_LIMITS:
+        await session.run("lost = 1")
+        started = time.monotonic()
+        result = await session.run(SWALLOW, timeout=limit)
+        assert time.monotonic() - started < limit + LATE
+        assert result.status == "timeout"
+        if result.stdout:
+            break
+    assert result.stdout[:3] == "no\n"
     async with session.stream("'lost' in globals()") as stream:
         events = [event async for event in stream]
     assert isinstance(events[0], KernelRestarted)
@@ -77,8 +117,9 @@ async def test_a_cell_that_swallows_interrupts_is_killed_and_the_next_run_is_tol
 async def test_interrupt_ends_the_cell_as_interrupted(shared: AsyncSession) -> None:
     async with shared.stream("print('in', flush=True)\n" + SLEEP) as stream:
         async for event in stream:
-            # Not at Started: stock ipykernel that is struck between announcing a cell and running it ends it without an error.
-            if isinstance(event, Stdout):
+            # Not at Started: stock ipykernel that is struck between announcing a cell and running it ends it without an error. And once:
+            # the text and its newline may come apart.
+            if isinstance(event, Stdout) and "\n" in event.text:
                 await shared.interrupt()
     assert stream.result.status == "interrupted"
     assert stream.result.error is not None
@@ -88,7 +129,8 @@ async def test_interrupt_ends_the_cell_as_interrupted(shared: AsyncSession) -> N
 
 
 async def test_an_interrupt_that_the_cell_handles_is_no_failure(shared: AsyncSession) -> None:
-    code = "import time\ntry:\n    print('in', flush=True)\n    for _ in range(300): time.sleep(0.1)\n"
+    # In one piece: print writes the newline by itself, and the two may come apart.
+    code = "import time\ntry:\n    print('in\\n', end='', flush=True)\n    for _ in range(3000): time.sleep(0.1)\n"
     async with shared.stream(code + "except KeyboardInterrupt:\n    print('tidied')") as stream:
         async for event in stream:
             if isinstance(event, Stdout) and event.text == "in\n":
@@ -97,17 +139,14 @@ async def test_an_interrupt_that_the_cell_handles_is_no_failure(shared: AsyncSes
 
 
 async def test_cancelling_the_task_interrupts_the_cell(shared: AsyncSession) -> None:
-    started = asyncio.Event()
-    task = asyncio.create_task(
-        shared.run("print('on')\n" + SLEEP, on_event=lambda e: started.set() if isinstance(e, Started) else None)
-    )
-    await asyncio.wait_for(started.wait(), HANG)
+    begun = Seen(Started)
+    task = asyncio.create_task(shared.run("print('on')\n" + SLEEP, on_event=begun))
+    await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    begun = time.monotonic()
-    assert (await shared.run("'mine alone'")).text == "'mine alone'"
-    assert time.monotonic() - begun < SLACK
+    async with asyncio.timeout(HANG):
+        assert (await shared.run("'mine alone'")).text == "'mine alone'"
 
 
 async def test_leaving_a_stream_early_interrupts_the_cell(shared: AsyncSession) -> None:
@@ -115,9 +154,8 @@ async def test_leaving_a_stream_early_interrupts_the_cell(shared: AsyncSession) 
         async for event in stream:
             if isinstance(event, Started):
                 break
-    begun = time.monotonic()
-    assert (await shared.run("'next'")).text == "'next'"
-    assert time.monotonic() - begun < SLACK
+    async with asyncio.timeout(HANG):
+        assert (await shared.run("'next'")).text == "'next'"
 
 
 async def test_runs_wait_in_order_and_know_their_place(shared: AsyncSession) -> None:
@@ -127,9 +165,14 @@ async def test_runs_wait_in_order_and_know_their_place(shared: AsyncSession) -> 
         if isinstance(event, Queued):
             positions.setdefault(number, []).append(event.position)
 
+    async def when_all_wait(request: InputRequest) -> str:
+        await eventually(lambda: len(positions) == 3)
+        return ""
+
     async def one(number: int) -> Result:
-        code = f"import time; time.sleep(0.2); order = globals().get('order', []) + [{number}]; order[-4:]"
-        return await shared.run(code, on_event=lambda event: note(number, event))
+        first = "" if number else "input(); "  # the others come to the line one after the other
+        code = f"{first}order = globals().get('order', []) + [{number}]; order[-4:]"
+        return await shared.run(code, on_event=lambda event: note(number, event), on_input=when_all_wait)
 
     results = await asyncio.gather(*map(one, range(4)))
     assert results[-1].text == "[0, 1, 2, 3]"
@@ -137,13 +180,21 @@ async def test_runs_wait_in_order_and_know_their_place(shared: AsyncSession) -> 
 
 
 async def test_a_queued_run_can_be_cancelled_and_leaves_the_line(shared: AsyncSession) -> None:
-    first = asyncio.create_task(shared.run("import time; time.sleep(0.5); a = 'a'; a"))
-    second = asyncio.create_task(shared.run("a = 'never'"))
-    third = asyncio.create_task(shared.run("a"))
-    await asyncio.sleep(0.1)
+    go, in_line = asyncio.Event(), [Seen(Queued), Seen(Queued)]
+
+    async def on_input(request: InputRequest) -> str:
+        await go.wait()
+        return ""
+
+    first = asyncio.create_task(shared.run("input(); a = 'a'; a", on_input=on_input))
+    second = asyncio.create_task(shared.run("a = 'never'", on_event=in_line[0]))
+    third = asyncio.create_task(shared.run("a", on_event=in_line[1]))
+    for seen in in_line:
+        await seen.wait()
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second
+    go.set()
     assert (await first).text == "'a'"
     assert (await third).text == "'a'"
 
@@ -219,11 +270,9 @@ async def test_a_restart_gives_a_fresh_kernel(session: AsyncSession) -> None:
 
 
 async def test_a_restart_ends_a_running_cell_and_waiting_runs_go_on(session: AsyncSession) -> None:
-    started = asyncio.Event()
-    first = asyncio.create_task(
-        session.run(SLEEP, on_event=lambda e: started.set() if isinstance(e, Started) else None)
-    )
-    await asyncio.wait_for(started.wait(), HANG)
+    begun = Seen(Started)
+    first = asyncio.create_task(session.run(SLEEP, on_event=begun))
+    await begun.wait()
     second = asyncio.create_task(session.run("'second'"))
     await asyncio.sleep(0)
     await session.restart()
@@ -232,10 +281,18 @@ async def test_a_restart_ends_a_running_cell_and_waiting_runs_go_on(session: Asy
 
 
 async def test_a_death_is_named_and_waiting_runs_fail_at_once(session: AsyncSession, way: Way) -> None:
-    started = time.monotonic()
-    code = "print('last words', flush=True)\nimport time, os; time.sleep(0.3); os._exit(3)"
-    first, second = await asyncio.gather(session.run(code), session.run("1"))
-    assert time.monotonic() - started < SLACK
+    said, in_line = Seen(Stdout, "last words\n"), Seen(Queued)
+
+    async def on_input(request: InputRequest) -> str:
+        await said.wait()
+        await in_line.wait()
+        return ""
+
+    code = "print('last words', flush=True)\ninput()\nimport os; os._exit(3)"
+    async with asyncio.timeout(3 * HANG):
+        first, second = await asyncio.gather(
+            session.run(code, on_event=said, on_input=on_input), session.run("1", on_event=in_line)
+        )
     assert (first.status, second.status) == ("kernel_died", "kernel_died")
     assert first.stdout == "last words\n"
     assert ("exited with code 3" if way.local or way.service else "died") in (first.reason or "")
@@ -248,8 +305,9 @@ async def test_a_death_is_named_and_waiting_runs_fail_at_once(session: AsyncSess
 async def test_a_session_that_is_closed_says_so(way: Way) -> None:
     session = AsyncSession(way.provider)
     await session.start()
-    running = asyncio.create_task(session.run(SLEEP))
-    await asyncio.sleep(0.2)
+    begun = Seen(Started)
+    running = asyncio.create_task(session.run(SLEEP, on_event=begun))
+    await begun.wait()
     await session.aclose()
     await session.aclose()
     result = await asyncio.wait_for(running, HANG)
@@ -295,7 +353,7 @@ async def test_a_slow_reader_slows_the_kernel_and_loses_nothing(way: Way) -> Non
     limits = Limits(stream_buffer=200_000)
     async with AsyncSession(way.provider, limits=limits) as session:
         lines = 0
-        async with session.stream("for i in range(300_000): print(i)", timeout=50) as stream:
+        async with session.stream("for i in range(300_000): print(i)", timeout=PROCESS) as stream:
             async for event in stream:
                 if isinstance(event, Stdout):
                     lines += event.text.count("\n")

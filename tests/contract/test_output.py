@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from cellrun import AsyncSession, Unsupported, events, fold
 from cellrun.events import Comm, Display, DisplayUpdate, Event, Finished, Payload, Started, Stdout
 from cellrun.result import DisplayOutput, StreamOutput
 from tests.contract.conftest import Way
-from tests.support.waiting import HANG
+from tests.support.waiting import HANG, PROCESS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -140,7 +141,9 @@ async def test_carriage_returns_and_colours_are_kept_and_offered_rendered(shared
     assert result.text == "100%"
 
 
-async def test_output_after_the_end_goes_to_listeners_and_to_no_other_run(shared: AsyncSession, way: Way) -> None:
+async def test_output_after_the_end_goes_to_listeners_and_to_no_other_run(
+    shared: AsyncSession, way: Way, tmp_path: Path
+) -> None:
     if way.service:
         with pytest.raises(Unsupported, match="does not offer"):
             shared.late()
@@ -154,12 +157,20 @@ async def test_output_after_the_end_goes_to_listeners_and_to_no_other_run(shared
 
     listening = asyncio.create_task(listen())
     await asyncio.sleep(0)
+    files = way.kind != "gateway"  # which has none, and no walls either
+    go = "end-of-the-cell" if files else str(tmp_path / "end-of-the-cell")
     first = await collect(
         shared,
-        "import threading, time\ndef later():\n    time.sleep(0.3); print('too late', flush=True)\n"
-        "t = threading.Thread(target=later); t.start()",
+        f"import os, threading, time\ndef later():\n    while not os.path.exists({go!r}): time.sleep(0.005)\n"
+        "    print('too late', flush=True)\nt = threading.Thread(target=later); t.start()",
     )
+    if files:
+        await shared.files.write(go, b"")
+    else:
+        Path(go).touch()
     await asyncio.wait_for(listening, HANG)
+    if files:
+        await shared.files.delete(go)
     other = await shared.run("t.join(); 'mine'")
     assert other.text == "'mine'"
     (event,) = late
@@ -193,7 +204,7 @@ async def test_a_picture_of_ten_megabytes_arrives_whole(shared: AsyncSession) ->
     result = await shared.run(
         "import os\nfrom IPython.display import display, Image\nraw = b'\\x89PNG\\r\\n\\x1a\\n' + os.urandom(10_000_000)\n"
         "display(Image(raw, format='png'))\nimport hashlib; print(hashlib.sha256(raw).hexdigest())",
-        timeout=40,
+        timeout=PROCESS,
     )
     import hashlib
 
@@ -202,7 +213,7 @@ async def test_a_picture_of_ten_megabytes_arrives_whole(shared: AsyncSession) ->
 
 
 async def test_a_plot_is_a_picture(shared: AsyncSession) -> None:
-    result = await shared.run("import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()", timeout=40)
+    result = await shared.run("import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()", timeout=PROCESS)
     (image,) = result.images
     assert image.mime == "image/png"
     assert image.data.startswith(b"\x89PNG")
@@ -232,9 +243,9 @@ async def test_completion_inspection_and_completeness_are_asked_of_the_kernel(sh
     await shared.run("long_name_of_mine = 1")
     reply = await shared.complete("long_na", timeout=HANG)
     assert "long_name_of_mine" in reply["matches"]
-    assert (await shared.inspect("len"))["found"]
-    assert await shared.is_complete("for i in range(3):") == "incomplete"
-    assert await shared.is_complete("1") == "complete"
+    assert (await shared.inspect("len", timeout=HANG))["found"]
+    assert await shared.is_complete("for i in range(3):", timeout=HANG) == "incomplete"
+    assert await shared.is_complete("1", timeout=HANG) == "complete"
 
 
 async def test_display_events_hold_base64_as_sent() -> None:

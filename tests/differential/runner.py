@@ -16,8 +16,9 @@ from cellrun import AsyncSession, Limits, Provider, fold
 from cellrun.events import Event, Finished, Stdout
 from tests.differential.cells import Cell, Sequence
 from tests.differential.normal import Normaliser, arranged
+from tests.support.waiting import PROCESS
 
-TIME_LIMIT: Final = 20.0
+TIME_LIMIT: Final = PROCESS
 
 # Between two sequences of one kernel: names of the first are gone, and so is what `from __future__` left.
 _TIDY: Final = (

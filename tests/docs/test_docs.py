@@ -170,6 +170,7 @@ async def test_the_python_blocks_of_a_page_run_and_print_what_they_say(page: Pat
             assert matches(said, "\n".join(expected)), f"{page.name}:{line} printed:\n{said}"
 
 
+@pytest.mark.timeout(600)  # a page has up to 17 commands
 @named([page for page in PAGES if blocks(page, "console")], long={"command", "containment", "jupyter-programs"})
 def test_the_console_blocks_of_a_page_say_what_the_page_says(
     page: Path, substitution: Substitution, here: Path

@@ -11,7 +11,7 @@ import zmq
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
-from tests.support.waiting import HANG
+from tests.support.waiting import HANG, PROCESS
 
 Message = dict[str, Any]
 SECONDS = HANG
@@ -136,7 +136,7 @@ async def open_kernel(kernelspec: str, **options: Any) -> AsyncIterator[Talk]:
     client = manager.client()
     client.start_channels(hb=False)
     try:
-        await client.wait_for_ready(timeout=SECONDS)
+        await client.wait_for_ready(timeout=PROCESS)
         yield Talk(client, pid_of(manager), manager)
     finally:
         client.stop_channels()

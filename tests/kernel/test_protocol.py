@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import jupyter_kernel_test
 import pytest
 from jupyter_kernel_test.msgspec_v5 import validate_message
 
 from tests.support.forked import FORKED, STARTED
+from tests.support.waiting import PROCESS
 
-_TIMEOUT = 15
+_TIMEOUT: Final = int(PROCESS)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,6 +21,7 @@ def _completions_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Itera
     workers write one at once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(jupyter_kernel_test, "TIMEOUT", _TIMEOUT)
         yield
 
 
@@ -74,6 +76,30 @@ class Suite(jupyter_kernel_test.KernelTests):
         self._until_idle(msg_id)
         while self.kc.get_shell_msg(timeout=_TIMEOUT)["parent_header"].get("msg_id") != msg_id:
             pass
+
+    def execute_helper(
+        self,
+        code: str,
+        timeout: int = _TIMEOUT,
+        silent: bool = False,
+        store_history: bool = True,
+        stop_on_error: bool = True,
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """As the suite's own, which after the reply waits for each message on IOPub for a tenth of a second."""
+        msg_id = self.kc.execute(code, silent=silent, store_history=store_history, stop_on_error=stop_on_error)
+        reply = self.get_non_kernel_info_reply(timeout=timeout)
+        assert reply is not None
+        validate_message(reply, "execute_reply", msg_id)
+        messages: list[dict[str, Any]] = []
+        while not messages or messages[-1]["content"].get("execution_state") != "idle":
+            message = self.kc.get_iopub_msg(timeout=_TIMEOUT)
+            validate_message(message, message["msg_type"], msg_id)
+            messages.append(message)
+        assert messages[0]["content"].get("execution_state") == "busy"
+        assert [message for message in messages[1:-1] if message["msg_type"] == "status"] == []
+        inputs = [message["content"]["code"] for message in messages if message["msg_type"] == "execute_input"]
+        assert set(inputs) <= {code}
+        return reply, [message for message in messages[1:-1] if message["msg_type"] != "execute_input"]
 
     # What the suite has no attributes for.
 

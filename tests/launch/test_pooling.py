@@ -13,6 +13,7 @@ import pytest
 from cellrun.errors import KernelStartError, LimitExceeded, SessionLost
 from cellrun.launch.pool import PoolLimits
 from cellrun.launch.pooling import KernelPool, PoolStatus
+from tests.support.waiting import HANG
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ class Kernel:
 
 
 async def bounded(awaitable: Any) -> Any:
-    return await asyncio.wait_for(awaitable, 5)
+    return await asyncio.wait_for(awaitable, HANG)
 
 
 async def turns(count: int) -> None:
@@ -97,7 +98,7 @@ async def filled(shop: Workshop, **given: Any) -> KernelPool[Kernel]:
     pool = shop.pool(**given)
     for _ in range(pool._state.target):
         await shop.start_one()
-    await bounded(pool.ready(5))
+    await bounded(pool.ready(HANG))
     return pool
 
 
@@ -114,7 +115,7 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
 async def waits(pool: KernelPool[Kernel], **given: Any) -> asyncio.Task[Kernel]:
     """A caller that is in the line."""
     in_line = asyncio.Event()
-    task = asyncio.ensure_future(pool.take(**{"timeout": 5, "on_position": lambda _: in_line.set(), **given}))
+    task = asyncio.ensure_future(pool.take(**{"timeout": HANG, "on_position": lambda _: in_line.set(), **given}))
     await bounded(in_line.wait())
     return task
 
@@ -135,7 +136,7 @@ async def test_callers_are_served_in_their_order_and_hear_their_place() -> None:
     shop = Workshop()
     pool = shop.pool(ready=1, at_once=2)
     heard: list[list[int]] = [[], [], []]
-    takes = [asyncio.ensure_future(pool.take(5, on_position=places.append)) for places in heard]
+    takes = [asyncio.ensure_future(pool.take(HANG, on_position=places.append)) for places in heard]
     for _ in takes:
         await shop.start_one()
     for task, kernel in zip(takes, shop.kernels, strict=False):
@@ -147,7 +148,7 @@ async def test_callers_are_served_in_their_order_and_hear_their_place() -> None:
 async def test_a_kernel_that_is_given_back_is_ended_and_never_given_again() -> None:
     shop = Workshop(at_once=True)
     pool = shop.pool(most=1)
-    first = await bounded(pool.take(5))
+    first = await bounded(pool.take(HANG))
     second = await waits(pool)
     pool.give_back(first)
     pool.give_back(first)
@@ -170,18 +171,18 @@ async def test_while_all_processors_are_busy_nothing_is_refilled_until_that_chan
 async def test_a_refill_begins_by_itself_some_time_after_a_take() -> None:
     shop = Workshop()
     pool = await filled(shop, ready=1, refill_delay=0.01)
-    at_once(pool.take(5))
+    at_once(pool.take(HANG))
     assert pool.status.starting == 0
     await shop.start_one()
-    await bounded(pool.ready(5))
+    await bounded(pool.ready(HANG))
     await bounded(pool.aclose())
 
 
 async def test_a_pool_at_rest_has_neither_tasks_nor_timers() -> None:
     shop = Workshop(at_once=True)
     pool = shop.pool(ready=2)
-    await bounded(pool.take(5, queue_timeout=4))
-    await bounded(pool.ready(5))
+    await bounded(pool.take(HANG, queue_timeout=HANG))
+    await bounded(pool.ready(HANG))
     await turns(3)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert pool._timer is None or pool._timer.cancelled()
@@ -192,7 +193,7 @@ async def test_more_are_kept_ready_or_fewer() -> None:
     shop = Workshop(at_once=True)
     pool = shop.pool(ready=0)
     pool.resize(3)
-    await bounded(pool.ready(5))
+    await bounded(pool.ready(HANG))
     assert pool.status.ready == 3
     pool.resize(1)
     assert {await shop.ended(), await shop.ended()} == set(shop.kernels[:2])
@@ -208,7 +209,7 @@ async def test_renewed_kernels_are_there_before_the_old_ones_end() -> None:
     assert pool.status == PoolStatus(ready=1, starting=1, held=0, ending=0, waiting=0)
     replacement.set_result(Kernel())
     assert await shop.ended() is shop.kernels[0]
-    assert at_once(pool.take(5)) is shop.kernels[1]
+    assert at_once(pool.take(HANG)) is shop.kernels[1]
     await bounded(pool.aclose())
 
 
@@ -230,15 +231,15 @@ async def test_a_ready_kernel_that_dies_is_ended_and_replaced() -> None:
     assert pool.status.ready == 0
     assert await shop.ended() is shop.kernels[0]
     await shop.start_one()
-    await bounded(pool.ready(5))
-    assert at_once(pool.take(5)) is shop.kernels[1]
+    await bounded(pool.ready(HANG))
+    assert at_once(pool.take(HANG)) is shop.kernels[1]
     await bounded(pool.aclose())
 
 
 async def test_a_held_kernel_that_dies_stays_its_holders() -> None:
     shop = Workshop(at_once=True)
     pool = shop.pool()
-    kernel = await bounded(pool.take(5))
+    kernel = await bounded(pool.take(HANG))
     pool.lost(kernel)
     pool.lost(Kernel())
     assert (pool.status.held, kernel.ended) == (1, False)
@@ -285,7 +286,7 @@ async def test_what_a_start_raises_is_raised_by_the_first_take_and_the_next_gets
 async def test_a_setup_that_is_broken_is_not_tried_without_pause_but_for_a_caller_at_once() -> None:
     shop = Workshop()
     pool = shop.pool(ready=1)
-    ready = asyncio.ensure_future(pool.ready(5))
+    ready = asyncio.ensure_future(pool.ready(HANG))
     (await shop.starting()).set_exception(KernelStartError("broken"))
     with pytest.raises(KernelStartError, match="broken"):
         await bounded(ready)
@@ -301,7 +302,7 @@ async def test_a_refill_that_failed_is_tried_again_by_itself() -> None:
     pool = shop.pool(ready=1)
     (await shop.starting()).set_exception(KernelStartError("broken"))
     await shop.start_one()
-    await bounded(pool.ready(5))
+    await bounded(pool.ready(HANG))
     await bounded(pool.aclose())
 
 
@@ -326,7 +327,7 @@ async def test_a_start_that_takes_too_long_is_cancelled_and_is_a_failure() -> No
     shop = Workshop()
     pool = shop.pool(start_timeout=0.01)
     with pytest.raises(KernelStartError, match=r"no kernel came up within 0\.01 s"):
-        await bounded(pool.take(5))
+        await bounded(pool.take(HANG))
     assert shop.cancelled == 1
     await bounded(pool.aclose())
 
@@ -361,7 +362,7 @@ async def test_an_end_or_a_callback_that_fails_is_reported_and_the_pool_goes_on(
     shop = Workshop(at_once=True)
     pool = KernelPool(shop.start, end, limits=PoolLimits(ready=0, most=1))
     for _ in range(2):
-        pool.give_back(await bounded(pool.take(5, on_position=lambda position: 1 / 0)))
+        pool.give_back(await bounded(pool.take(HANG, on_position=lambda position: 1 / 0)))
     await bounded(pool.aclose())
     assert sorted(reported) == ["on_position failed"] * 2 + ["the end of a kernel failed"] * 2
 
@@ -376,7 +377,7 @@ async def test_a_full_line_refuses_at_once() -> None:
     with pytest.raises(
         LimitExceeded, match="1 callers wait for a kernel already; 1 kernels exist, of at most 1"
     ) as caught:
-        at_once(pool.take(5))
+        at_once(pool.take(HANG))
     assert caught.value.retryable
     await bounded(pool.aclose())
 
@@ -384,12 +385,12 @@ async def test_a_full_line_refuses_at_once() -> None:
 async def test_who_waits_too_long_for_a_start_hears_of_the_limit() -> None:
     shop = Workshop(at_once=True)
     pool = shop.pool(most=1, memory=100)
-    await bounded(pool.take(5))
+    await bounded(pool.take(HANG))
     expected = (
         r"could be started within 0\.01 s, at place 1 of the line; 1 kernels exist, of at most 1, and take 64 of 0 MiB"
     )
     with pytest.raises(LimitExceeded, match=expected) as caught:
-        await bounded(pool.take(5, queue_timeout=0.01))
+        await bounded(pool.take(HANG, queue_timeout=0.01))
     assert caught.value.retryable
     assert pool.status.waiting == 0
     await bounded(pool.aclose())
@@ -413,11 +414,11 @@ async def test_who_waits_too_long_for_a_kernel_hears_that() -> None:
 async def test_a_cancelled_caller_leaves_no_trace_at_any_moment(late: int, ready: int) -> None:
     shop = Workshop()
     pool = shop.pool(ready=ready)
-    task = asyncio.ensure_future(pool.take(5))
+    task = asyncio.ensure_future(pool.take(HANG))
     other: asyncio.Task[Kernel] | None = None
     if late > 2:
         await shop.start_one()
-        other = asyncio.ensure_future(pool.take(5))
+        other = asyncio.ensure_future(pool.take(HANG))
         await turns(late - 3)
     else:
         await turns(late)
@@ -466,7 +467,7 @@ async def test_a_start_that_nobody_wants_any_more_is_cancelled() -> None:
 async def test_who_waits_for_ready_kernels_does_not_hear_of_starts_that_are_no_longer_wanted() -> None:
     shop = Workshop()
     pool = shop.pool(ready=1)
-    ready = asyncio.ensure_future(pool.ready(5))
+    ready = asyncio.ensure_future(pool.ready(HANG))
     takes = [await waits(pool) for _ in range(2)]
     start, _ = await shop.starting(), await shop.starting()
     for task in takes:
@@ -493,7 +494,7 @@ async def test_a_start_that_is_cancelled_before_it_ran_is_forgotten() -> None:
 async def test_closing_refuses_who_waits_and_ends_all_but_what_is_held() -> None:
     shop = Workshop()
     pool = await filled(shop, ready=2, most=4)
-    held, back = at_once(pool.take(5)), at_once(pool.take(5))
+    held, back = at_once(pool.take(HANG)), at_once(pool.take(HANG))
     shop.may_end.clear()
     pool.give_back(back)
     waiting = [await waits(pool) for _ in range(3)]
@@ -502,7 +503,7 @@ async def test_closing_refuses_who_waits_and_ends_all_but_what_is_held() -> None
     for task in waiting:
         with pytest.raises(SessionLost, match="closed"):
             await bounded(task)
-    for call in (pool.take(5), pool.ready(5)):
+    for call in (pool.take(HANG), pool.ready(HANG)):
         with pytest.raises(SessionLost, match="closed"):
             at_once(call)
     assert not any(task.done() for task in closing)
@@ -524,7 +525,7 @@ async def test_closing_refuses_who_waits_and_ends_all_but_what_is_held() -> None
 async def test_closing_at_any_moment_of_a_take_gives_the_kernel_or_ends_it(late: int) -> None:
     shop = Workshop(at_once=True)
     pool = shop.pool()
-    task = asyncio.ensure_future(pool.take(5))
+    task = asyncio.ensure_future(pool.take(HANG))
     await turns(late)
     closing = asyncio.ensure_future(pool.aclose())
     try:
@@ -566,7 +567,7 @@ async def test_a_close_that_is_cancelled_goes_on() -> None:
 async def test_who_waits_for_ready_kernels_hears_of_the_close() -> None:
     shop = Workshop()
     pool = shop.pool(ready=1)
-    ready = asyncio.ensure_future(pool.ready(5))
+    ready = asyncio.ensure_future(pool.ready(HANG))
     await shop.starting()
     await bounded(pool.aclose())
     with pytest.raises(SessionLost):
@@ -576,14 +577,14 @@ async def test_who_waits_for_ready_kernels_hears_of_the_close() -> None:
 async def test_a_callback_may_use_the_pool() -> None:
     shop = Workshop(at_once=True)
     pool = shop.pool(most=1)
-    held = await bounded(pool.take(5))
+    held = await bounded(pool.take(HANG))
     heard: list[int] = []
 
     def on_position(position: int) -> None:
         heard.append(position)
         pool.give_back(held)
 
-    task = asyncio.ensure_future(pool.take(5, on_position=on_position))
+    task = asyncio.ensure_future(pool.take(HANG, on_position=on_position))
     assert await bounded(task) is not held
     assert heard == [1]
     await bounded(pool.aclose())
@@ -597,7 +598,7 @@ async def test_what_changes_while_a_decision_is_performed_is_decided_anew() -> N
         return asyncio.ensure_future(shop.end(kernel))
 
     pool = KernelPool(shop.start, end, limits=PoolLimits(ready=3, at_once=3, cpus=1, refill_delay=0))
-    await bounded(pool.ready(5))
+    await bounded(pool.ready(HANG))
     pool.resize(0)
     assert pool.status == PoolStatus(ready=2, starting=0, held=0, ending=1, waiting=0)
     await bounded(pool.aclose())
@@ -623,7 +624,7 @@ async def test_in_any_mixture_of_takes_cancels_deaths_and_failures_nothing_is_gi
     async def caller() -> None:
         await turns(chance.randrange(40))
         with suppress(KernelStartError):
-            kernel = await pool.take(5)
+            kernel = await pool.take(HANG)
             had.append(kernel)
             await turns(chance.randrange(6))
             if chance.random() < 0.2:
@@ -640,7 +641,7 @@ async def test_in_any_mixture_of_takes_cancels_deaths_and_failures_nothing_is_gi
                 pool.lost(chance.choice(shop.kernels))
 
     async def impatient() -> None:
-        task = asyncio.ensure_future(pool.take(5))
+        task = asyncio.ensure_future(pool.take(HANG))
         await turns(chance.randrange(12))
         task.cancel()
         with suppress(asyncio.CancelledError, KernelStartError):

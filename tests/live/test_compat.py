@@ -10,7 +10,7 @@ import pytest
 
 import cellrun
 from tests.support.servers import Server
-from tests.support.waiting import SLACK, eventually
+from tests.support.waiting import HANG, eventually
 
 
 async def call(server: Server, code: str, timeout: float = 30) -> dict[str, str]:
@@ -74,15 +74,20 @@ async def test_updates_clears_and_pages_are_honoured(free_server: Server) -> Non
 
 
 async def test_the_time_limit_is_one_for_all_and_interrupts(free_server: Server) -> None:
-    started = time.monotonic()
-    answer = await call(free_server, "import time\nwhile True: print('.', flush=True); time.sleep(0.05)", timeout=3)
-    assert time.monotonic() - started < 3 + 2 + SLACK
+    for limit in (3, 10, 40):  # on a busy machine the kernel's start alone may take all of the first
+        started = time.monotonic()
+        code = "import time\nwhile True: print('.', flush=True); time.sleep(0.05)"
+        answer = await call(free_server, code, timeout=limit)
+        assert time.monotonic() - started < limit + 2 + HANG
+        assert answer["stderr"].endswith("Execution timed out.")
+        if answer["stdout"] and "KeyboardInterrupt" in answer["stderr"]:
+            break
     assert answer["stdout"].startswith(".\n.")
     assert answer["stderr"].endswith("\nExecution timed out.")
 
 
 async def test_a_dead_kernel_is_said(free_server: Server) -> None:
-    answer = await call(free_server, "print('first', flush=True)\nimport os, time; time.sleep(0.3); os._exit(1)")
+    answer = await call(free_server, "print('first', flush=True)\nimport os, time; time.sleep(1); os._exit(1)")
     assert answer["stdout"] == "first"
     assert answer["stderr"].startswith("The kernel died: ")
 

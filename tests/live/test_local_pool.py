@@ -11,7 +11,7 @@ import pytest
 
 from cellrun import AsyncSession, KernelStartError, LimitExceeded, Limits, LocalKernels, SandboxPolicy, SessionLost
 from tests.live.test_leaks import children, descriptors, living_children
-from tests.support.waiting import HANG, eventually
+from tests.support.waiting import PROCESS, eventually
 
 WHERE = "import os; os.getpid(), os.getppid()"  # numbers that mean something to us where nothing contains the kernel
 
@@ -55,6 +55,8 @@ async def test_where_all_kernels_are_taken_a_session_waits_and_then_is_told() ->
             with pytest.raises(LimitExceeded, match=r"at place 1 of the line; 1 kernels exist, of at most 1") as caught:
                 await AsyncSession(kernels).start()
             assert caught.value.retryable
+        # The next one would wait no longer for the end of that kernel, either.
+        await eventually(lambda: kernels.status.held + kernels.status.ending == 0)
         async with AsyncSession(kernels) as second:
             assert (await second.run("2")).text == "2"
 
@@ -132,7 +134,7 @@ async def test_in_the_strong_form_sessions_end_with_their_forkserver_and_go_on_w
         server = kernels._server
         os.kill(server.pids[0], signal.SIGKILL)
         await eventually(lambda: server.pids == [])
-        async with asyncio.timeout(HANG):
+        async with asyncio.timeout(PROCESS):
             result = await session.run("'x' in globals()")
             while (
                 result.status == "kernel_died" or not result.restarted
@@ -155,7 +157,7 @@ async def test_a_module_of_the_callers_own_is_loaded_before_the_fork(tmp_path: P
 async def test_a_module_that_is_not_there_is_named() -> None:
     async with LocalKernels(preload=["no_such_module"]) as kernels:
         with pytest.raises(KernelStartError, match=r"'no_such_module' of preload= cannot be imported"):
-            await kernels.ready(30)
+            await kernels.ready(PROCESS)
 
 
 async def test_a_module_that_starts_a_thread_is_named(tmp_path: Path) -> None:
@@ -165,12 +167,12 @@ async def test_a_module_that_starts_a_thread_is_named(tmp_path: Path) -> None:
         preload=["threads"], env={"PYTHONPATH": str(tmp_path)}, sandbox=SandboxPolicy(read_only=[tmp_path])
     ) as kernels:
         with pytest.raises(KernelStartError, match=r"'threads' started threads .*leave it out of preload="):
-            await kernels.ready(30)
+            await kernels.ready(PROCESS)
 
 
 async def test_stock_ipykernel_can_be_had_and_kept_ready_too() -> None:
     async with LocalKernels(kernel="ipykernel", pool=1) as kernels:
-        await kernels.ready(60)
+        await kernels.ready(PROCESS)
         async with AsyncSession(kernels) as session:
             result = await session.run("type(get_ipython().kernel).__module__")
             assert result.text == "'ipykernel.ipkernel'"
@@ -193,10 +195,10 @@ async def test_a_session_ends_after_its_idle_time_and_says_so() -> None:
 
 
 async def test_the_idle_time_begins_anew_with_each_run_and_not_during_one() -> None:
-    async with AsyncSession(limits=Limits(idle_timeout=0.4)) as session:
-        assert (await session.run("import time; time.sleep(0.8); 1")).text == "1"
+    async with AsyncSession(limits=Limits(idle_timeout=2.0)) as session:
+        assert (await session.run("import time; time.sleep(2.5); 1")).text == "1"
         for _ in range(3):
-            assert (await session.run("time.sleep(0.2); 2")).text == "2"
+            assert (await session.run("time.sleep(0.8); 2")).text == "2"
 
 
 @pytest.mark.wide
@@ -211,10 +213,14 @@ async def test_an_idle_kernel_uses_no_processor_time() -> None:
                 for task in os.listdir(f"/proc/{pid}/task")
             )
 
-        await asyncio.sleep(0.3)  # what a cell leaves to be done is done by then
-        before = used()
-        await asyncio.sleep(1.5)  # the time that is measured
-        assert used() - before < 3_000_000  # nanoseconds
+        # What a cell leaves to be done takes a busy machine a while: what is not idle is so each time.
+        for _ in range(5):
+            await asyncio.sleep(0.3)
+            before = used()
+            await asyncio.sleep(1.5)  # the time that is measured
+            if (taken := used() - before) < 3_000_000:  # nanoseconds
+                break
+        assert taken < 3_000_000
 
 
 async def test_cancelling_while_a_kernel_is_forked_leaves_nothing() -> None:
@@ -233,4 +239,4 @@ async def test_cancelling_while_a_kernel_is_forked_leaves_nothing() -> None:
         await eventually(lambda: kernels.status.starting + kernels.status.held + kernels.status.ending == 0)
         await eventually(lambda: descriptors() <= before + 1)
     await eventually(lambda: not living_children(before_children))
-    assert len(asyncio.all_tasks()) == 1
+    await eventually(lambda: len(asyncio.all_tasks()) == 1)

@@ -21,6 +21,7 @@ from cellrun import AsyncSession, CellrunError, JupyterServer
 from tests.support.leases import lease_of
 from tests.support.proxy import FaultProxy
 from tests.support.servers import Server
+from tests.support.waiting import HANG, PROCESS
 
 SECRET = "s3cr#t&%/+tok=en"
 FORMS = {SECRET, quote(SECRET), quote(SECRET, safe=""), "s3cr"}
@@ -67,12 +68,13 @@ class World:
 
 async def use(provider: JupyterServer) -> Any:
     async with provider, AsyncSession(provider) as session:
-        return await session.run("1", timeout=10)
+        return await session.run("1", timeout=HANG)
 
 
-async def reply(raw: bytes, **options: Any) -> Any:
-    async with answering(raw, hang_up=options.pop("hang_up", True)) as url:
-        return await use(JupyterServer(url, token=SECRET, timeout=1, **options))
+async def reply(raw: bytes, *, hang_up: bool = True) -> Any:
+    """`hang_up`: if not, the rest is waited for in vain; what is answered whole may take a busy machine longer than that."""
+    async with answering(raw, hang_up=hang_up) as url:
+        return await use(JupyterServer(url, token=SECRET, timeout=10 if hang_up else 1))
 
 
 async def wrong_token(w: World) -> Any:
@@ -277,7 +279,7 @@ async def test_a_failure_says_what_is_wrong_and_no_secret(
     world = World(token_server, password_server, tls_server, tmp_path)
     secrets = FORMS | {token_server.token, password_server.password, tls_server.token}
     with pytest.raises((CellrunError, ValueError), match=FAILURES[failure]) as caught:
-        await asyncio.wait_for(failure(world), 25)
+        await asyncio.wait_for(failure(world), PROCESS)
     chain = caught.value
     said = [str(chain), repr(chain), "".join(traceback.format_exception_only(chain)), str(chain.args)]
     assert chain.__cause__ is None

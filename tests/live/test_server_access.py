@@ -20,7 +20,7 @@ from cellrun import (
 from cellrun.providers import jupyter_server
 from tests.support.forward_proxy import ForwardProxy
 from tests.support.servers import Server
-from tests.support.waiting import eventually
+from tests.support.waiting import HANG, PROCESS, eventually
 
 
 async def answer(provider: JupyterServer) -> str:
@@ -58,7 +58,7 @@ async def test_a_users_server_of_a_jupyterhub_is_a_server_too(hub_server: Server
 async def test_a_wrong_hub_token_is_an_authentication_error(hub_server: Server) -> None:
     async with JupyterServer(hub_server.url, token="0" * 32) as provider:
         with pytest.raises(AuthenticationError, match="refused the token"):
-            await provider.acquire(10)
+            await provider.acquire(HANG)
 
 
 async def test_tls_with_an_authority_of_ones_own(tls_server: Server) -> None:
@@ -69,7 +69,7 @@ async def test_tls_can_be_trusted_blindly_only_by_name(tls_server: Server) -> No
     assert await answer(JupyterServer(tls_server.url, token=tls_server.token, verify=False)) == "42"
     async with JupyterServer(tls_server.url, token=tls_server.token) as provider:
         with pytest.raises(ConnectionFailed, match=r"certificate .* was refused.*ca_file="):
-            await provider.acquire(10)
+            await provider.acquire(HANG)
 
 
 @pytest.mark.parametrize("page", ["", "lab", "lab/tree/x.ipynb", "tree?token=ignored"])
@@ -91,7 +91,7 @@ async def test_a_proxy_of_the_environment_is_used(free_server: Server, monkeypat
         monkeypatch.setenv("http_proxy", f"http://user:pa%3Ass@127.0.0.1:{proxy.port}")
         monkeypatch.setenv("no_proxy", "")
         assert await answer(JupyterServer(free_server.url, token=free_server.token)) == "42"
-        assert proxy.upgrades == 1
+        assert proxy.upgrades >= 1  # more where the kernel is slow to answer: the handshake is tried again
         assert proxy.requests > 1
         seen = proxy.requests
         monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -141,7 +141,7 @@ async def test_a_kernel_whose_first_answer_the_server_never_got_is_there_soon_al
     (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "deaf", "language": "python"}))
     monkeypatch.setattr(jupyter_server, "_HANDSHAKE_PATIENCE", 4.0)
     async with JupyterServer(free_server.url, token=free_server.token, kernel="deaf") as provider:
-        async with AsyncSession(provider, limits=Limits(start_timeout=40)) as session:
+        async with AsyncSession(provider, limits=Limits(start_timeout=PROCESS)) as session:
             assert (await session.run("6 * 7")).text == "42"
     await eventually(lambda: free_server.kernels() == [])
 
@@ -169,31 +169,31 @@ async def test_the_environment_is_set_without_shifting_line_numbers(free_server:
 
 
 async def test_closing_the_session_deletes_the_kernel_and_closing_the_provider_all(free_server: Server) -> None:
-    before = len(free_server.kernels())
+    await eventually(lambda: free_server.kernels() == [])  # what the tests before have let go of
     provider = JupyterServer(free_server.url, token=free_server.token)
     one, two = AsyncSession(provider), AsyncSession(provider)
     await one.start()
     await two.start()
-    await eventually(lambda: len(free_server.kernels()) == before + 2)
+    await eventually(lambda: len(free_server.kernels()) == 2)
     await one.aclose()
-    await eventually(lambda: len(free_server.kernels()) == before + 1)
+    await eventually(lambda: len(free_server.kernels()) == 1)
     await provider.aclose()
-    await eventually(lambda: len(free_server.kernels()) == before)
+    await eventually(lambda: free_server.kernels() == [])
     await two.aclose()
 
 
 @pytest.mark.wide
 async def test_warm_kernels_are_ready_used_once_and_gone_afterwards(free_server: Server) -> None:
-    before = len(free_server.kernels())
+    await eventually(lambda: free_server.kernels() == [])
     async with JupyterServer(free_server.url, token=free_server.token, warm=2) as provider:
         await provider.ready()
-        assert len(free_server.kernels()) == before + 2
+        assert len(free_server.kernels()) == 2
         for number in range(3):
             async with AsyncSession(provider) as session:
                 assert (await session.run("'x' in globals(), globals().setdefault('x', 1)")).text == "(False, 1)"
                 assert (await session.run("1")).execution_count == 2, number
         await provider.ready()
-    await eventually(lambda: len(free_server.kernels()) == before)
+    await eventually(lambda: free_server.kernels() == [])
 
 
 @pytest.mark.wide
@@ -203,8 +203,8 @@ async def test_many_sessions_share_one_provider(free_server: Server) -> None:
     async with JupyterServer(free_server.url, token=free_server.token) as provider:
 
         async def one(number: int) -> str:
-            async with AsyncSession(provider) as session:
-                return (await session.run(f"{number} * 2", timeout=50)).text
+            async with AsyncSession(provider, limits=Limits(start_timeout=PROCESS)) as session:
+                return (await session.run(f"{number} * 2", timeout=PROCESS)).text
 
         assert await asyncio.gather(*map(one, range(6))) == [str(number * 2) for number in range(6)]
 

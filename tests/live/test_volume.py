@@ -12,6 +12,7 @@ from cellrun import AsyncSession, JupyterServer, Limits, LocalKernels, Provider,
 from cellrun.limits import MIB
 from tests.support.leases import provider_of
 from tests.support.servers import Server
+from tests.support.waiting import PROCESS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -31,13 +32,13 @@ async def session(request: pytest.FixtureRequest) -> AsyncIterator[AsyncSession]
 
 
 async def test_two_hundred_thousand_lines_arrive_in_order(session: AsyncSession) -> None:
-    result = await session.run("for i in range(200_000): print(i)", timeout=50)
+    result = await session.run("for i in range(200_000): print(i)", timeout=PROCESS)
     assert result.stdout == "".join(f"{i}\n" for i in range(200_000))
     assert (result.truncated, result.dropped) == (False, ())
 
 
 async def test_one_print_of_fifty_megabytes_arrives(session: AsyncSession) -> None:
-    result = await session.run("print('0123456789' * 5_000_000)", timeout=50)
+    result = await session.run("print('0123456789' * 5_000_000)", timeout=PROCESS)
     assert result.stdout_size == 50_000_001
     digest = hashlib.sha256(b"0123456789" * 5_000_000 + b"\n").hexdigest()
     assert hashlib.sha256(result.stdout.encode()).hexdigest() == digest
@@ -48,7 +49,7 @@ async def test_large_binary_comm_buffers_arrive(session: AsyncSession) -> None:
 
     async with session.stream(
         "from comm import create_comm\nc = create_comm(target_name='t', data={}, buffers=[bytes(range(256)) * 40_000, b'z'])",
-        timeout=40,
+        timeout=PROCESS,
     ) as stream:
         comms = [event async for event in stream if isinstance(event, Comm)]
     assert comms[0].buffers == (bytes(range(256)) * 40_000, b"z")
@@ -57,14 +58,14 @@ async def test_large_binary_comm_buffers_arrive(session: AsyncSession) -> None:
 async def test_five_thousand_displays_arrive(session: AsyncSession) -> None:
     result = await session.run(
         "from IPython.display import display\nfor i in range(5000): display({'text/plain': str(i)}, raw=True)",
-        timeout=50,
+        timeout=PROCESS,
     )
     assert result.text.split() == [str(i) for i in range(5000)]
 
 
 async def test_the_result_keeps_head_and_tail_and_the_stream_everything(session: AsyncSession) -> None:
     small = AsyncSession(provider_of(session), limits=Limits(text=10_000))
-    async with small, small.stream("for i in range(100_000): print(i)", timeout=50) as stream:
+    async with small, small.stream("for i in range(100_000): print(i)", timeout=PROCESS) as stream:
         everything = "".join([event.text async for event in stream if isinstance(event, Stdout)])
         result = stream.result
     assert everything == "".join(f"{i}\n" for i in range(100_000))

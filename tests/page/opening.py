@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Frame, FrameLocator, Locator, Page, expect
 
 from tests.service.running import Service
+from tests.support.waiting import HANG
 
-PATIENCE: Final = 20_000
-"""Milliseconds, for what takes a kernel."""
+PATIENCE: Final = 60_000
+"""Milliseconds, for what a browser and a kernel do beside other tests. No test waits for it to be over."""
 PRELOAD: Final = "numpy,pandas,matplotlib.pyplot"
 """Modules that cells of the tests import."""
 # What Chromium does by itself over the network is none of the page's doing.
@@ -116,7 +119,14 @@ class Opened:
     def file(self, name: str, content: bytes) -> None:
         """Put there by another than the page."""
         path = f"{self.service.url}/v1/sessions/{self.session}/files/{name}"
-        assert self.context.request.put(path, data=content).status == 204
+        assert self.context.request.put(path, data=content, timeout=PATIENCE).status == 204
+
+    def eventually(self, condition: Callable[[], object]) -> None:
+        """Until it holds, while the page goes on."""
+        deadline = time.monotonic() + HANG
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {HANG} s: {condition}"
+            self.page.wait_for_timeout(20)
 
     def stayed_at_home(self) -> None:
         """No request went to another host, none has failed on a policy."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -148,10 +149,9 @@ def succeeds_on_a_careless_page(attack: Attack, elsewhere: Elsewhere, careless: 
             frame
         )
 
-    waits = 0
-    while not succeeded() and waits < 100:
+    deadline = time.monotonic() + HANG
+    while not succeeded() and time.monotonic() < deadline:
         page.wait_for_timeout(50)
-        waits += 1
     found = succeeded()
     page.close()
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Playwright, expect
 
-from tests.page.opening import ARGUMENTS, Opened, chromium, context_of
+from tests.page.opening import ARGUMENTS, PATIENCE, Opened, chromium, context_of
 from tests.service.running import Service
 from tests.support.waiting import HANG
 
@@ -64,7 +64,9 @@ def test_output_cannot_connect_ahead(service: Service, playwright: Playwright, t
         executable_path=chromium(),
         args=[each for each in ARGUMENTS if each != switch],
         ignore_default_args=[switch],
+        timeout=PATIENCE,
     )
+    context.set_default_timeout(PATIENCE)
     with listening() as careless, listening() as static, listening() as script, listening() as nested:
         page = context.new_page()
         page.goto(service.url + "/healthz")  # which has no such header
@@ -137,9 +139,9 @@ def test_a_script_without_end_is_told_and_other_frames_come_back(opened: Opened)
     endless = html(opened, "<script>while (true);</script>")
     other = html(opened, "<p>well</p>")
     for place in (endless, other):
-        expect(place.locator(".frame .note")).to_contain_text("does not answer", timeout=15_000)
+        expect(place.locator(".frame .note")).to_contain_text("does not answer")
     other.get_by_role("button", name="Show again").click()
-    expect(opened.frame(other).locator("p")).to_have_text("well", timeout=15_000)
+    expect(opened.frame(other).locator("p")).to_have_text("well")
     expect(endless.locator("iframe")).to_have_count(0)
 
 

@@ -13,6 +13,11 @@ from tests.page.proxy import Proxy
 from tests.service.running import Service
 
 COUNTING = "import time\nfor i in range(150):\n    print('line', i, flush=True)\n    time.sleep(0.01)"
+# It goes on when the file `go` is there: so it has not come to its end before that, however long all else takes.
+WAITING = (
+    "import os, time\nfor i in range(150):\n    print('line', i, flush=True)\n    time.sleep(0.01)\n"
+    "    while i == 50 and not os.path.exists('go'): time.sleep(0.01)"
+)
 COUNTED = "".join(f"line {i}\n" for i in range(150))
 
 
@@ -90,14 +95,15 @@ def test_the_stop_button_interrupts(opened: Opened) -> None:
 
 
 def test_a_reload_in_the_middle_of_a_run_goes_on_with_it(opened: Opened) -> None:
-    place = opened.start(COUNTING)
+    place = opened.start(WAITING)
     expect(place.locator("pre.stdout")).to_contain_text("line 20\n", timeout=PATIENCE)
     opened.page.reload()
     place = opened.runs.first
     expect(place).to_have_attribute("data-state", "running")
+    opened.file("go", b"")
     opened.until(place, "ok")
     assert opened.text(place) == COUNTED
-    expect(place.locator(".code")).to_contain_text("import time")
+    expect(place.locator(".code")).to_contain_text("import os, time")
     expect(opened.runs).to_have_count(1)
     opened.page.reload()
     opened.until(opened.runs.first, "ok")
@@ -107,6 +113,7 @@ def test_a_reload_in_the_middle_of_a_run_goes_on_with_it(opened: Opened) -> None
 @pytest.mark.wide
 def test_a_reload_finds_the_question_that_is_open(opened: Opened) -> None:
     opened.until(opened.start("print('a', input('one? '), input('two? '))"), "asking")
+    expect(opened.page.get_by_label("one?")).to_be_focused()
     opened.page.keyboard.type("1")
     opened.page.keyboard.press("Enter")
     expect(opened.page.get_by_label("two?")).to_be_focused()
@@ -120,11 +127,12 @@ def test_a_reload_finds_the_question_that_is_open(opened: Opened) -> None:
 def test_a_broken_connection_is_made_again_and_nothing_is_lost(service: Service, context: BrowserContext) -> None:
     with Proxy(service.url) as proxy:
         opened = Opened.new(service, context, at=proxy.url)
-        place = opened.start(COUNTING)
+        place = opened.start(WAITING)
         expect(place.locator("pre.stdout")).to_contain_text("line 10\n", timeout=PATIENCE)
         proxy.refuse()
         proxy.reset()
         expect(place.locator(".broken")).to_be_visible()
+        opened.file("go", b"")
         proxy.accept()
         opened.until(place, "ok")
         assert opened.text(place) == COUNTED
@@ -215,6 +223,7 @@ def test_a_long_stream_stays_at_its_end_unless_it_is_scrolled(opened: Opened) ->
     assert stream.evaluate(below) < 3
     place = opened.start("for i in range(300): print('line', i)\ninput('on? ')\nprint('more')")
     opened.until(place, "asking")
+    expect(place.get_by_label("on?")).to_be_focused()
     opened.text(place)
     place.locator("pre.stdout").evaluate("e => { e.scrollTop = 10 }")
     opened.page.keyboard.press("Enter")
@@ -240,7 +249,7 @@ print('END')"""
 
 @pytest.mark.wide
 def test_the_key_that_stops_interrupts_once(opened: Opened) -> None:
-    code = "import time\ntimes = 0\nwhile times < 2:\n    try:\n        print('waits', flush=True)\n        time.sleep(1)\n        break\n    except KeyboardInterrupt:\n        times += 1\nprint(times)"
+    code = "import time\ntimes = 0\nwhile times < 2:\n    try:\n        print('waits', flush=True)\n        time.sleep(1 if times else 600)\n        break\n    except KeyboardInterrupt:\n        times += 1\nprint(times)"
     place = opened.start(code)
     expect(place.locator("pre.stdout")).to_have_text("waits\n", timeout=PATIENCE)
     opened.editor.focus()

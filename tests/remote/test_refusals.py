@@ -19,6 +19,7 @@ from cellrun import (
     CellrunError,
     CellrunService,
     ConnectionFailed,
+    InputRequest,
     KernelStartError,
     LimitExceeded,
     Limits,
@@ -31,7 +32,7 @@ from cellrun.service.problems import KINDS
 from tests.remote.conftest import address_of
 from tests.service.running import Service, answer, client
 from tests.support.proxy import FaultProxy
-from tests.support.waiting import HANG
+from tests.support.waiting import HANG, PROCESS
 
 WRONG = "ck_0123456789_this-is-no-key-that-there-is"
 
@@ -100,11 +101,19 @@ async def test_quotas_are_limits_that_say_when_to_come_again(own_service: Servic
             async with AsyncSession(service):
                 pass
         assert caught.value.retryable
-        first = asyncio.create_task(session.run("import time; time.sleep(1.5)"))
-        await asyncio.sleep(0.5)
+        asked, go = asyncio.Event(), asyncio.Event()
+
+        async def on_input(request: InputRequest) -> str:
+            asked.set()
+            await go.wait()
+            return ""
+
+        first = asyncio.create_task(session.run("input()", on_input=on_input))
+        await asyncio.wait_for(asked.wait(), HANG)
         with pytest.raises(LimitExceeded, match=r"1 runs at once are the limit.*again in 1 s"):
             async with session.stream("2"):
                 pass
+        go.set()
         assert (await first).ok
         assert (await session.run("2")).text == "2"
     own_service.end()
@@ -114,7 +123,7 @@ async def test_quotas_are_limits_that_say_when_to_come_again(own_service: Servic
 async def test_a_kernel_that_cannot_be_started_is_told_at_the_start(own_service: Service, bash_kernelspec: str) -> None:
     own_service.flags = ("--kernel", "crashing")
     async with CellrunService(address_of(own_service.start())) as service:
-        session = AsyncSession(service, limits=Limits(start_timeout=20))
+        session = AsyncSession(service, limits=Limits(start_timeout=PROCESS))
         with pytest.raises(KernelStartError, match="could not start a kernel") as caught:
             await session.start()
         assert caught.value.retryable
@@ -131,7 +140,7 @@ async def test_the_key_is_in_no_text_whatever_happens(own_service: Service, capl
     own_service.start()
     texts: list[str] = []
     async with FaultProxy(int(own_service.url.rpartition(":")[2])) as proxy:
-        service = CellrunService(f"cellrun://127.0.0.1:{proxy.port}", key=key, reconnect=0.5, timeout=2.0)
+        service = CellrunService(f"cellrun://127.0.0.1:{proxy.port}", key=key)
         async with service, AsyncSession(service) as session:
             result = await session.run("1/0")
             texts += [repr(thing) for thing in (service, service.http, session, session._backend, result)]
@@ -141,6 +150,7 @@ async def test_the_key_is_in_no_text_whatever_happens(own_service: Service, capl
                 texts += [repr(await anext(stream)), repr(stream)]
                 proxy.reset()
                 texts += [repr(event) async for event in stream]
+            service.http.timeout, service.http._reconnect = 2.0, 0.5
             proxy.refuse()
             proxy.reset()
             for call in (session.run("1"), session.files.read("x"), session.restart(), session.fetch_notebook()):
@@ -333,6 +343,7 @@ async def test_a_service_that_is_away_while_a_session_begins_is_no_kernel_that_d
                     await asyncio.wait_for(session.start(), HANG)
                 proxy.refuse(False)
                 proxy.thaw()
+                session._backend.limits = Limits()  # its kernel may take as long as it must
                 assert (await session.run("6 * 7")).text == "42"
                 await session.aclose()
 
@@ -344,6 +355,7 @@ async def test_a_kernel_that_takes_too_long_is_told_as_that_and_a_service_that_g
 ) -> None:
     """The kernel is waited for by the first look at the files."""
     asked = 0
+    enough = asyncio.Event()
 
     async def relay(request: web.Request) -> web.StreamResponse:
         nonlocal asked
@@ -351,16 +363,17 @@ async def test_a_kernel_that_takes_too_long_is_told_as_that_and_a_service_that_g
             asked += 1
             if away:
                 raise web.HTTPBadGateway
-            await asyncio.sleep(3)
+            await enough.wait()
         async with client(service) as http, http.request(request.method, request.path_qs) as got:
             return web.Response(body=await got.read(), status=got.status)
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", relay)
     async with serving(app) as address:
-        session = AsyncSession(address, limits=Limits(start_timeout=0.5))
+        session = AsyncSession(address, limits=Limits(start_timeout=3))
         error, words = (ConnectionFailed, "no service behind") if away else (KernelStartError, "no kernel was ready")
         with pytest.raises(error, match=words):
             await session.start()
+        enough.set()
         await session.aclose()
     assert asked > 1 if away else asked == 1

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 
@@ -25,6 +25,8 @@ from cellrun.service.store import FILE
 from tests.support.waiting import HANG, PROCESS, eventually, process_exists
 
 JSON = dict[str, Any]
+TIME_LIMITS: Final = (0.5, 8.0, 30.0)
+"""Of a cell that is to come to something before it is over: longer ones for a machine that has stood still for as long as the first."""
 
 
 @dataclass
@@ -63,7 +65,7 @@ class Service:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=env, cwd=self.folder)
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], 45)
+        ready, _, _ = select.select([self.process.stdout], [], [], PROCESS)
         self.url = self.process.stdout.readline().decode("ascii").strip() if ready else ""
         if not self.url.startswith("http://"):
             self.kill()
@@ -146,7 +148,7 @@ async def client(service: Service, key: str | None = None) -> AsyncIterator[aioh
         service.url,
         headers={} if key is None else {"Authorization": f"Bearer {key}"},
         connector=aiohttp.TCPConnector(limit=0, force_close=True),
-        timeout=aiohttp.ClientTimeout(total=40),
+        timeout=aiohttp.ClientTimeout(total=PROCESS),
         read_bufsize=2**22,
     ) as http:
         yield http

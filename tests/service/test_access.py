@@ -19,7 +19,7 @@ import pytest
 from cellrun.service.identity import new_key
 from cellrun.service.serve import Address, is_loopback, listen
 from tests.service.running import Service, answer, begin, client, problem, run, until
-from tests.support.waiting import PROCESS, SLACK, eventually
+from tests.support.waiting import HANG, PROCESS, eventually
 
 
 @dataclass
@@ -138,7 +138,7 @@ async def test_a_revoked_key_is_worthless_within_three_seconds(shared: Shared) -
 
 
 async def _until_status(http: aiohttp.ClientSession, status: int) -> None:
-    async with asyncio.timeout(SLACK):
+    async with asyncio.timeout(HANG):
         while True:
             async with http.get("/v1/sessions") as response:
                 if response.status == status:

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cellrun import __version__
 from tests.service.running import SSE, Service, answer, begin, client, is_whole, run, server_sent, until
-from tests.support.waiting import eventually
+from tests.support.waiting import HANG, PROCESS, eventually
 
 Http = aiohttp.ClientSession
 
@@ -56,7 +56,9 @@ async def test_what_happens_is_counted(http: Http) -> None:
         await until(http, live, "waiting_for_input")
         await answer(http, "POST", f"/v1/runs/{live}/input", status=202, json={"line": ""})
         assert is_whole(seen + [event async for event in events])
-    after = await _metrics(http)
+    async with asyncio.timeout(HANG):  # the run and its watcher are counted out just after the last event has been sent
+        while (after := await _metrics(http))["cellrun_runs_active", ()] or after["cellrun_watchers", ()]:
+            pass
 
     def grown(name: str, **labels: str) -> float:
         which = (name, tuple(sorted(labels.items())))
@@ -151,7 +153,7 @@ async def test_a_watcher_that_does_not_read_is_cut_off_at_the_end_and_that_is_no
         id = await begin(http, "s", "for _ in range(200_000): print('x' * 200)")
         _, writer = await asyncio.open_connection("127.0.0.1", int(service.url.rpartition(":")[2]), limit=1_024)
         writer.write(f"GET /v1/runs/{id}/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
-        await until(http, id, "ok")
+        await until(http, id, "ok", seconds=PROCESS)
     await asyncio.to_thread(service.end)
     writer.close()
     told = [line for line in service.log_lines() if line["level"] not in ("info", "warning")]

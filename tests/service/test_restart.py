@@ -25,7 +25,7 @@ from tests.service.running import (
     until,
     watch,
 )
-from tests.support.waiting import HANG, eventually, process_exists
+from tests.support.waiting import HANG, PROCESS, eventually, process_exists
 
 ENDLESS = "i = 0\nwhile True: print(i, flush=True); i += 1"
 
@@ -85,11 +85,11 @@ async def test_after_a_kill_each_watcher_that_comes_back_gets_the_rest_once_and_
 async def test_told_to_end_it_lets_a_cell_come_to_its_end_and_takes_no_new_ones(own_service: Service) -> None:
     service = own_service.start()
     async with client(service) as http:
-        code = "import time; print('on', flush=True); time.sleep(1); print('through')"
-        id = await begin(http, "s", code)
+        id = await begin(http, "s", "print('on', flush=True); input(); print('through')")
         async with http.get(f"/v1/runs/{id}/events", headers=SSE) as response:
             events = server_sent(response)
             seen = [await anext(events), await anext(events)]
+            await until(http, id, "waiting_for_input")
             family = service.family()
             service.terminate()
             await eventually(lambda: "takes no new runs" in service.log_text())
@@ -98,11 +98,12 @@ async def test_told_to_end_it_lets_a_cell_come_to_its_end_and_takes_no_new_ones(
             assert int(headers["retry-after"]) >= 1
             await problem(http, "GET", "/readyz", "draining", 503)
             assert (await answer(http, "GET", "/healthz"))["status"] == "draining"
+            await answer(http, "POST", f"/v1/runs/{id}/input", status=202, json={"line": ""})
             seen += [event async for event in events]
     assert is_whole(seen)
     assert printed(seen) == "on\nthrough\n"
     assert seen[-1]["status"] == "ok"
-    await eventually(lambda: not process_exists(service.pid))
+    await eventually(lambda: not process_exists(service.pid), PROCESS)
     assert service.wait(HANG) == 0
     await none_left(family)
 
@@ -145,5 +146,5 @@ async def test_a_second_signal_ends_it_at_once(own_service: Service) -> None:
         service.terminate()
         await eventually(lambda: "takes no new runs" in service.log_text())
         service.terminate()
-        await eventually(lambda: not process_exists(service.pid))
+        await eventually(lambda: not process_exists(service.pid), PROCESS)
     assert service.wait(HANG) == 0

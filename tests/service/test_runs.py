@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import aiohttp
@@ -12,6 +13,7 @@ import pytest
 from tests.service.running import (
     NDJSON,
     SSE,
+    TIME_LIMITS,
     answer,
     begin,
     is_whole,
@@ -23,6 +25,7 @@ from tests.service.running import (
     until,
     watch,
 )
+from tests.support.waiting import HANG, PROCESS
 
 Http = aiohttp.ClientSession
 
@@ -118,10 +121,11 @@ async def test_a_watcher_that_does_not_read_slows_neither_the_cell_nor_another_w
     id = await begin(http, "slow", "for i in range(240): print('x' * 99_999)\n'done'")
     async with http.get(f"/v1/runs/{id}/events", headers=NDJSON) as stalled:
         assert stalled.status == 200
-        async with asyncio.timeout(25):
+        async with asyncio.timeout(PROCESS):
             async with http.get(f"/v1/runs/{id}/events", headers=NDJSON) as response:
                 quick = [event async for event in lines(response)]
-            assert (await until(http, id, "ok", "kernel_died", "timeout"))["text"].endswith("'done'")
+            ended = await until(http, id, "ok", "kernel_died", "timeout", seconds=PROCESS)
+            assert ended["text"].endswith("'done'")
         assert is_whole(quick)
         assert len(printed(quick)) == 240 * 100_000
         assert [event async for event in lines(stalled)] == quick
@@ -167,7 +171,7 @@ async def _whole(http: Http, request: Any) -> None:
 
 
 async def test_a_running_cell_and_one_that_waits_can_be_interrupted(http: Http) -> None:
-    first = await begin(http, "interrupted", "import time; print('on', flush=True); time.sleep(30)")
+    first = await begin(http, "interrupted", "import time; print('on', flush=True); time.sleep(600)")
     second = await begin(http, "interrupted", "ran = True")
     assert [event["type"] for event in await watch(http, first, upto=2)] == ["started", "stdout"]
     assert (await until(http, second, "queued"))["last"] == 1
@@ -192,7 +196,7 @@ async def test_lines_for_input_can_be_given_before_and_then_nobody_is_asked(http
 async def test_a_run_whose_starter_goes_away_is_interrupted_or_goes_on_as_was_asked(http: Http) -> None:
     ids = {}
     for choice in ("interrupt", "detach"):
-        code = "import time; print('on', flush=True)\nfor _ in range(10): time.sleep(0.1)\n'through'"
+        code = "import os, time; print('on', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.1)\n'through'"
         body = {"code": code, "on_disconnect": choice}
         async with http.post(f"/v1/sessions/leave-{choice}/runs", json=body, headers=SSE) as response:
             async for event in server_sent(response):
@@ -201,6 +205,8 @@ async def test_a_run_whose_starter_goes_away_is_interrupted_or_goes_on_as_was_as
                     break
     stopped = await until(http, ids["interrupt"], "interrupted", "ok")
     assert (stopped["status"], stopped["reason"]) == ("interrupted", "the caller stopped it")
+    assert (await answer(http, "GET", f"/v1/runs/{ids['detach']}"))["status"] == "running"
+    await answer(http, "PUT", "/v1/sessions/leave-detach/files/go", status=204, data=b"")
     assert (await until(http, ids["detach"], "interrupted", "ok"))["text"].endswith("'through'")
 
 
@@ -243,27 +249,47 @@ async def test_an_event_source_that_has_seen_the_end_is_told_not_to_come_again(h
 async def test_a_waiting_client_that_gives_up_leaves_no_run_of_its_own_behind(http: Http) -> None:
     body = {"code": "while True: pass", "on_disconnect": "interrupt"}
     headers = {"Idempotency-Key": "given-up"}
-    with pytest.raises(TimeoutError):
-        await http.post("/v1/run", json=body, headers=headers, timeout=aiohttp.ClientTimeout(total=1))
+    async with asyncio.timeout(HANG):
+        while await _active(http):  # of the tests before
+            pass
+        waiting = asyncio.create_task(answer(http, "POST", "/v1/run", json=body, headers=headers))
+        while not await _active(http):  # before it has begun there is nothing to be left behind
+            pass
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
     # The key finds it again. Not to wait for it is not to watch it: a watcher would keep it alive.
     state = await answer(http, "POST", "/v1/run", status=202, json={**body, "wait": False}, headers=headers)
     ended = await until(http, state["execution_id"], "interrupted")
     assert ended["reason"] == "the caller stopped it"
 
 
+async def _active(http: Http) -> float:
+    """Runs that go on, or wait."""
+    async with http.get("/metrics") as response:
+        return float(re.findall(r"^cellrun_runs_active (\S+)$", await response.text(), re.MULTILINE)[0])
+
+
 async def test_a_time_limit_of_the_request_holds(http: Http) -> None:
-    result = await run(http, "limited", "import time; print('on'); time.sleep(30)", timeout=0.3)
-    assert (result["status"], result["stdout"]) == ("timeout", "on\n")
-    assert "0.3 s" in result["reason"]
+    for limit in TIME_LIMITS:
+        result = await run(http, "limited", "print('on')\nimport time; time.sleep(300)", timeout=limit)
+        assert result["status"] == "timeout"
+        assert f"{limit:g} s" in result["reason"]
+        if result["stdout"]:
+            break
+    assert result["stdout"] == "on\n"
     told, _ = await problem(http, "POST", "/v1/run", "bad_request", 400, json={"code": "1", "timeout": 1e6})
     assert "3600 s at most" in told["detail"]
     await problem(http, "POST", "/v1/run", "bad_request", 400, json={"code": "1", "timeout": None})
 
 
 async def test_a_kernel_that_dies_is_told_as_data_and_the_next_run_says_that_it_is_new(http: Http) -> None:
-    result = await run(
-        http, "dies", "x = 1; print('last words', flush=True); import os, time; time.sleep(1); os._exit(3)"
-    )
+    code = "x = 1; print('last words', flush=True); input(); import os; os._exit(3)"
+    id = await begin(http, "dies", code)
+    await until(http, id, "waiting_for_input")
+    await watch(http, id, upto=3)  # what it has printed has come, too
+    await answer(http, "POST", f"/v1/runs/{id}/input", status=202, json={"line": ""})
+    result = await until(http, id, "kernel_died")
     assert (result["status"], result["stdout"]) == ("kernel_died", "last words\n")
     assert "exited with code 3" in result["reason"]
     after = await run(http, "dies", "'x' in globals()")

@@ -70,7 +70,7 @@ async def test_hundreds_of_sessions_leave_nothing(free_server: Server) -> None:
         await eventually(lambda: " 0 kernels" in repr(local) and " 0 kernels" in repr(remote))
     await eventually(lambda: not living_children(before_children))
     await eventually(lambda: free_server.kernels() == [])
-    assert len(asyncio.all_tasks()) == 1
+    await eventually(lambda: len(asyncio.all_tasks()) == 1)
     assert done >= 40
     print(f"{done} sessions")
 
@@ -116,7 +116,7 @@ async def test_thousands_of_forked_kernels_leave_nothing(tmp_path: Path, monkeyp
         assert memory() - base_memory < 32 * 2**20
     await eventually(lambda: not living_children(before_children))
     assert os.listdir(tmp_path) == []
-    assert len(asyncio.all_tasks()) == 1
+    await eventually(lambda: len(asyncio.all_tasks()) == 1)
     assert done >= 100
     print(f"{done} forked kernels")
 
@@ -128,7 +128,7 @@ async def test_streaming_five_hundred_megabytes_grows_memory_by_less_than_sixty_
         base = peak = memory()
         received = 0
         code = "for i in range(2_500_000):\n    print(line); print(line)"
-        async with session.stream(code, timeout=400) as stream:
+        async with session.stream(code, timeout=550) as stream:
             async for event in stream:
                 if isinstance(event, Stdout):
                     received += len(event.text)

@@ -25,7 +25,7 @@ from cellrun.launch.forked import ForkedKernel
 from cellrun.launch.forkserver import ForkServer
 from cellrun.launch.process import KernelProcess
 from cellrun.protocol.execution import Execution
-from tests.support.waiting import HANG
+from tests.support.waiting import HANG, PROCESS
 
 FORKED = "cellrun"
 STARTED = "cellrun-started"
@@ -133,7 +133,7 @@ class Opener:
     async def started(self, kernelspec_name: str) -> OpenKernel:
         """A kernel of this kernelspec in an interpreter of its own."""
         process = await KernelProcess.start(kernelspec_name, cwd=self.folder, context=self._context)
-        return await self._connect(process, 20.0)
+        return await self._connect(process, PROCESS)
 
     async def _connect(self, kernel: ForkedKernel | KernelProcess, seconds: float) -> OpenKernel:
         channel = ZmqChannel(kernel.connection, self._context)

@@ -49,6 +49,13 @@ class Server:
             found: list[dict[str, Any]] = json.load(response)
             return found
 
+    def wait_until_empty(self, seconds: float = HANG) -> None:
+        """Until it has no kernels. AssertionError if the tests have left some on it."""
+        deadline = time.monotonic() + seconds
+        while left := self.kernels():
+            assert time.monotonic() < deadline, f"the tests have left kernels on the server: {left}"
+            time.sleep(0.05)
+
     def kill(self) -> None:
         """SIGKILL, as an out-of-memory killer would."""
         assert self.process is not None
@@ -72,7 +79,7 @@ def wait_until_answers(url: str, process: subprocess.Popen[bytes], log: Path, se
                 pass
             if url.startswith("https"):
                 return
-            with urllib.request.urlopen(url, timeout=5):
+            with urllib.request.urlopen(url, timeout=HANG):
                 return
         except urllib.error.HTTPError as error:
             if error.code in (401, 403):  # it is there and wants credentials
@@ -236,7 +243,8 @@ c.JupyterHub.db_url = "sqlite:///" + {home!r} + "/hub.sqlite"
 c.Authenticator.allow_all = True
 c.Spawner.cmd = {single!r}
 c.Spawner.args = ["--allow-root"]
-c.Spawner.start_timeout = 60
+c.Spawner.start_timeout = 100
+c.Spawner.http_timeout = 100
 c.SimpleLocalProcessSpawner.home_dir_template = {home!r} + "/{{username}}"
 c.Spawner.environment = {{"{mark}": os.environ["{mark}"]}}
 c.JupyterHub.services = [{{"name": "tests", "api_token": "{admin}"}}]
@@ -282,12 +290,12 @@ class _HubCalls:
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         data = json.dumps(body).encode() if body is not None else b"" if method == "POST" else None
         request = urllib.request.Request(self._base + path, data=data, headers=self._headers, method=method)
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=PROCESS) as response:
             text = response.read()
             return json.loads(text) if text else None
 
     def wait_for_server(self, user: str) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PROCESS
         while time.monotonic() < deadline:
             if self._call("GET", f"users/{user}").get("servers", {}).get("", {}).get("ready"):
                 return

@@ -315,7 +315,8 @@ INTERRUPTS = topic(
     several("a shell command", cell("!echo begun; exec sleep 60", interrupt_at="begun"), "'fine'"),
     several(
         "a subprocess",
-        cell("import subprocess\nprint('begun')\nsubprocess.run(['sleep', '60'])", interrupt_at="begun"),
+        # By the program: before it runs, the interrupt would strike in its being started.
+        cell("import subprocess\nsubprocess.run(['sh', '-c', 'echo begun; exec sleep 60'])", interrupt_at="begun"),
         "'fine'",
     ),
     several(
@@ -354,7 +355,7 @@ INTERRUPTS = topic(
     ),
     several(
         "by a timer",
-        "import signal, time\nclass Late(Exception): pass\ndef handler(*a): raise Late('alarm')\nold = signal.signal(signal.SIGALRM, handler)\nsignal.setitimer(signal.ITIMER_REAL, 0.05)\ntime.sleep(30)",
+        "import signal, time\nclass Late(Exception): pass\ndef handler(*a): raise Late('alarm')\nold = signal.signal(signal.SIGALRM, handler)\nsignal.setitimer(signal.ITIMER_REAL, 0.5)\ntime.sleep(30)",
         "signal.signal(signal.SIGALRM, old) is handler",
     ),
     several(

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.service.running import Service
-from tests.support.waiting import PROCESS
+from tests.support.waiting import HANG, PROCESS
 
 PAGE: Final = (Path(__file__).parents[3] / "docs" / "howto" / "e2b.md").read_text("utf-8")
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def _until_free(port: int) -> None:
+    """The page's port is one of those that connections of other tests get: one of them may just have it."""
+    deadline = time.monotonic() + HANG
+    while True:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                assert time.monotonic() < deadline, f"port {port} is not free"
+                time.sleep(0.05)
+            else:
+                return
 
 
 @pytest.mark.wide
@@ -33,6 +50,7 @@ def test_the_page_s_program_runs_unchanged_in_the_sdk_s_debug_mode(tmp_path: Pat
         if setting:
             setting["key"] = service.add_key("ada")
             code = f"key = {setting['key']!r}\n{code}print(sandbox.run_code('6 * 7').text)\n# → 42\n"
+        _until_free(49999)
         try:
             service.start()
             ended = subprocess.run(

@@ -13,6 +13,7 @@ import aiohttp
 
 from cellrun.protocol import ws_v1
 from cellrun.protocol.message import Message
+from tests.support.waiting import PROCESS
 
 JSON = dict[str, Any]
 V1 = "v1.kernel.websocket.jupyter.org"
@@ -45,7 +46,7 @@ class Talk:
 
     async def receive(self) -> JSON:
         """A message; of a socket that was closed `{"closed": code}`."""
-        frame = await self.socket.receive(30)
+        frame = await self.socket.receive(PROCESS)
         if frame.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
             return {"closed": self.socket.close_code}
         self.sizes.append(len(frame.data))
@@ -69,7 +70,7 @@ class Talk:
         """All of a request, to its reply and its idle."""
         found: list[JSON] = []
         left = {"idle", "reply"}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PROCESS):
             while left:
                 message = await self.receive()
                 assert "closed" not in message, message

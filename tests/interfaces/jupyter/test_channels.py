@@ -12,7 +12,7 @@ import pytest
 from tests.interfaces.jupyter.talk import Talk, http_of, printed, start, talking
 from tests.support.waiting import HANG
 
-_SLOW = "import time\nprint('begins', flush=True); time.sleep(0.5)\nfor n in range(40): print(n, flush=True); time.sleep(0.02)"
+_WAITS = "import os, time\nprint('begins', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.02)\n"
 
 
 @pytest.fixture
@@ -22,6 +22,13 @@ async def http(local: str) -> AsyncIterator[aiohttp.ClientSession]:
         async with session.get("api/kernels") as answer:
             for kernel in await answer.json():
                 await session.delete(f"api/kernels/{kernel['id']}")
+
+
+async def _go(http: aiohttp.ClientSession, kernel: str) -> None:
+    """Makes the file that `_WAITS` waits for."""
+    body = {"type": "file", "format": "text", "content": ""}
+    async with http.put(f"api/contents/{kernel}/go", json=body) as answer:
+        assert answer.status == 201
 
 
 @pytest.mark.parametrize("v1", [True, False], ids=["v1", "JSON"])
@@ -71,20 +78,29 @@ async def test_two_clients_see_the_output_and_only_who_asked_has_the_reply(http:
 async def test_what_was_missed_is_given_to_the_same_session_id(http: aiohttp.ClientSession) -> None:
     kernel = await start(http)
     async with talking(http, kernel, v1=True, session="mine") as talk:
-        id = await talk.execute(_SLOW)
+        id = await talk.execute(_WAITS + "for n in range(40): print(n, flush=True); time.sleep(0.02)")
         seen = [await talk.receive()]
-        while "begins" not in printed(seen):
+        while "begins\n" not in printed(seen):
             seen.append(await talk.receive())
         transport = talk.socket._response.connection
         assert transport is not None
         assert transport.transport is not None
         transport.transport.abort()  # as a network does
+    async with asyncio.timeout(HANG):
+        while await _connections(http, kernel):  # until the service has noticed
+            pass
+    await _go(http, kernel)
     async with talking(http, kernel, v1=True, session="other") as stranger:
         await stranger.run("1")
     async with talking(http, kernel, v1=True, session="mine") as talk:
         seen += await talk.until_end(id)
     ours = [message for message in seen if message["parent"] == id]
     assert printed(ours) == "begins\n" + "".join(f"{n}\n" for n in range(40))
+
+
+async def _connections(http: aiohttp.ClientSession, kernel: str) -> int:
+    async with http.get(f"api/kernels/{kernel}") as answer:
+        return int((await answer.json())["connections"])
 
 
 async def test_what_was_forgotten_meanwhile_is_said(http: aiohttp.ClientSession) -> None:
@@ -105,8 +121,11 @@ async def test_what_was_forgotten_meanwhile_is_said(http: aiohttp.ClientSession)
 async def test_a_second_connection_with_the_session_id_takes_over(http: aiohttp.ClientSession) -> None:
     kernel = await start(http)
     async with talking(http, kernel, session="mine") as old:
-        id = await old.execute("import time; time.sleep(0.5); print('done')")
+        id = await old.execute(_WAITS + "print('done')")
+        while "begins\n" not in printed([await old.receive()]):
+            pass
         async with talking(http, kernel, session="mine") as new:
+            await _go(http, kernel)
             assert printed(await new.until_end(id)) == "done\n"
             while "closed" not in (last := await old.receive()):
                 pass
@@ -129,12 +148,13 @@ async def _until_busy(talk: Talk) -> None:
         pass
 
 
-@pytest.mark.parametrize("code", ["import time; time.sleep(60)", "import asyncio; await asyncio.sleep(60)"])
+@pytest.mark.parametrize("code", ["import time; time.sleep(600)", "import asyncio; await asyncio.sleep(600)"])
 async def test_an_interrupt_ends_a_cell(http: aiohttp.ClientSession, code: str) -> None:
     kernel = await start(http)
     async with talking(http, kernel, v1=True) as talk:
-        id = await talk.execute(code)
-        await _until_busy(talk)
+        id = await talk.execute(f"print('on', flush=True); {code}")
+        while "on" not in printed([await talk.receive()]):
+            pass
         async with http.post(f"api/kernels/{kernel}/interrupt") as answer:
             assert answer.status == 204
         told = await talk.until_end(id)

@@ -27,7 +27,7 @@ from jupyter_server.gateway.managers import GatewayKernelManager
 GatewayClient.instance(url=sys.argv[1], auth_token=sys.argv[2], auth_scheme="token")
 notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in (
     "x = 6 * 7", "print(x)", "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()", "x")])
-nbclient.NotebookClient(notebook, kernel_manager_class=GatewayKernelManager, timeout=30).execute()
+nbclient.NotebookClient(notebook, kernel_manager_class=GatewayKernelManager, timeout=90).execute()
 nbformat.write(notebook, sys.argv[3])
 """
 _KERNEL_CLIENT = """

@@ -108,7 +108,7 @@ async def test_the_death_of_a_kernel_is_told_with_its_cause(open_webui: Any, loc
     out = await open_webui.execute_code_jupyter(
         # What is printed in its last moment dies with it: ZeroMQ sends from a thread of its own.
         local,
-        "print('a', flush=True)\nimport os, time; time.sleep(1); os.kill(os.getpid(), 9)",
+        "print('a', flush=True)\nimport os, time; time.sleep(3); os.kill(os.getpid(), 9)",
         "t",
     )
     assert out["stdout"] == "a"

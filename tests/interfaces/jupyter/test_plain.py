@@ -153,3 +153,31 @@ def test_what_cannot_be_made_smaller_is_left_out_and_that_is_said() -> None:
         "error",
         "TooLarge",
     )
+
+
+@pytest.mark.parametrize("plain", [{}, {"text/plain": "<IPython.core.display.SVG object>"}])
+def test_an_svg_alone_is_told_in_words_and_stays(plain: dict[str, str]) -> None:
+    svg = "<svg><style>a {}</style><title>Sales</title><text>May</text><rect/></svg>"
+    data = bundle(shown({"image/svg+xml": svg, **plain}))
+    assert data["image/svg+xml"] == svg
+    assert data["text/plain"].startswith("an SVG picture;")
+    assert data["text/plain"].endswith("; the text in it: Sales May")
+    assert bundle(shown({"image/svg+xml": "<svg/>", **plain}))["text/plain"].endswith("can make a PNG of it")
+    assert len(bundle(shown({"image/svg+xml": f"<text>{'x' * 5_000}</text>", **plain}))["text/plain"]) < 1_200
+
+
+def test_what_is_said_beside_an_svg_is_kept() -> None:
+    svg = {"image/svg+xml": "<svg/>"}
+    assert bundle(shown({**svg, "text/plain": "<Figure size 640x480 with 1 Axes>"}))["text/plain"].startswith("<Figure")
+    assert bundle(shown({**svg, "text/html": "<b>7</b>", "text/plain": "<a.B at 0x7f>"}))["text/plain"] == "7"
+    assert "an SVG" not in bundle(shown({**svg, "image/jpeg": picture(20, "JPEG"), "text/plain": "<a.B at 0x7f>"}))
+
+
+def test_a_long_question_is_cut_and_can_be_answered() -> None:
+    (frame,) = sent(says("input_request", {"prompt": "x" * 1_500_000, "password": False}, PARENT, "stdin"))
+    assert (frame["msg_type"], frame["channel"], set(frame["content"])) == (
+        "input_request",
+        "stdin",
+        {"prompt", "password"},
+    )
+    assert "characters left out" in frame["content"]["prompt"]

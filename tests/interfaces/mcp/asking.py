@@ -16,6 +16,8 @@ from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, ImageContent, TextContent
 
+from tests.support.waiting import HANG, PROCESS
+
 REVISIONS: Final = {"2026-07-28": "2026-07-28", "2025-11-25": "legacy"}
 """What the client is told for each revision."""
 
@@ -46,7 +48,7 @@ async def over_http(
 ) -> AsyncIterator[Client]:
     sent = dict(headers or {}) | ({} if key is None else {"Authorization": f"Bearer {key}"})
     async with (
-        httpx2.AsyncClient(headers=sent, timeout=30) as http,
+        httpx2.AsyncClient(headers=sent, timeout=PROCESS) as http,
         Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=REVISIONS[revision]) as client,
     ):
         assert client.session.protocol_version == revision
@@ -71,6 +73,15 @@ async def refused(client: Client, name: str, **arguments: Any) -> str:
 
 async def run(client: Client, code: str, **arguments: Any) -> str:
     return text(await call(client, "run_code", code=code, **arguments))
+
+
+async def stopped(client: Client, **arguments: Any) -> CallToolResult:
+    """The answer of a run that is interrupted. The tool waits 3 s for its end, which a busy machine does not always keep: then it is
+    come back to."""
+    ended = await call(client, "interrupt", **arguments)
+    if told(ended).get("status") == "running":
+        ended = await call(client, "get_run", run_id=told(ended)["run_id"], wait=HANG)
+    return ended
 
 
 def text(result: CallToolResult) -> str:

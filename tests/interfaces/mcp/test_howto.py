@@ -18,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from tests.interfaces.mcp.asking import call, environment, over_http, over_stdio, run
 from tests.service.running import Service, answer, client
+from tests.support.waiting import PROCESS
 
 HOWTO: Final = Path(__file__).parents[3] / "docs" / "howto"
 
@@ -61,7 +62,7 @@ async def test_each_configuration_starts_or_finds_a_server_that_runs_code(
         url = entry["url"].replace("http://localhost:8080", service.url)
         sent = headers or {"Authorization": f"Bearer {key}"}
         async with (
-            httpx2.AsyncClient(headers=sent) as http,
+            httpx2.AsyncClient(headers=sent, timeout=PROCESS) as http,
             Client(streamable_http_client(url, http_client=http)) as mcp,
         ):
             assert await run(mcp, "6 * 7") == "42"

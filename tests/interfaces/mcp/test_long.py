@@ -11,8 +11,9 @@ from mcp.client import Client
 
 from tests.interfaces.mcp.asking import REVISIONS, over_http, over_stdio, text
 from tests.service.running import Service
+from tests.support.waiting import HANG
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
 CODE = "import time\nfor i in range(300): print('second', i, flush=True); time.sleep(1)\nprint('done')"
 
@@ -26,7 +27,7 @@ async def test_a_cell_of_five_minutes_is_answered_with_progress_all_along(tmp_pa
         async def on_progress(progress: float, total: float | None, message: str | None) -> None:
             seen.append(message or "")
 
-        arguments = {"code": CODE, "timeout": 400}
+        arguments = {"code": CODE, "timeout": 500}
         return text(await client.call_tool("run_code", arguments, progress_callback=on_progress)), seen
 
     try:
@@ -39,7 +40,8 @@ async def test_a_cell_of_five_minutes_is_answered_with_progress_all_along(tmp_pa
         for said, seen in found:
             assert said.startswith("second 0\n")
             assert said.endswith("second 299\ndone")
-            assert len(seen) > 90
-            assert seen[-1].startswith("second 29")
+            # Each 3 s, or as soon after that as a busy machine comes to it.
+            assert len(seen) > 60
+            assert int(seen[-1].removeprefix("second ")) >= 299 - HANG
     finally:
         service.end()

@@ -7,11 +7,13 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,20 @@ from mcp import MCPError
 from mcp.client import Client
 from PIL import Image
 
-from tests.interfaces.mcp.asking import REVISIONS, call, environment, over_stdio, pictures, refused, run, text, told
-from tests.service.running import none_left
-from tests.support.waiting import SLACK, eventually
+from tests.interfaces.mcp.asking import (
+    REVISIONS,
+    call,
+    environment,
+    over_stdio,
+    pictures,
+    refused,
+    run,
+    stopped,
+    text,
+    told,
+)
+from tests.service.running import TIME_LIMITS, none_left
+from tests.support.waiting import HANG, PROCESS, eventually
 
 newest = pytest.mark.parametrize(
     "revision", [each if each == "2026-07-28" else pytest.param(each, marks=pytest.mark.wide) for each in REVISIONS]
@@ -34,7 +47,7 @@ newest = pytest.mark.parametrize(
 async def test_code_runs_in_a_session_that_stays_can_be_watched_and_cancelled(tmp_path: Path, revision: str) -> None:
     async with over_stdio(tmp_path, revision) as client:
         await _its_variables_stay(client)
-        await _a_long_run_reports_its_last_line_and_can_be_come_back_to(client)
+        await _a_long_run_reports_its_last_line_and_can_be_come_back_to(client, tmp_path / "work")
         await _a_call_that_is_cancelled_interrupts_its_run(client, tmp_path / "work" / "begun")
 
 
@@ -95,13 +108,13 @@ async def test_half_a_surrogate_pair_is_spelled_out_and_ends_nothing(tmp_path: P
 async def test_an_interrupted_run_that_waits_leaves_the_line(tmp_path: Path) -> None:
     async with over_stdio(tmp_path, "2025-11-25") as client:
         await call(client, "run_code", code="import time")  # a kernel is there
-        first = told(await call(client, "run_code", code="print('on'); time.sleep(60)", wait=0.1))["run_id"]
+        first = told(await call(client, "run_code", code="print('on'); time.sleep(600)", wait=0.1))["run_id"]
         while "on" not in text(await call(client, "get_run", run_id=first, wait=0.1)):
             pass
         second = told(await call(client, "run_code", code="print('ran')", wait=0.1))["run_id"]
         assert "goes on" not in text(await call(client, "interrupt", run_id=second))
         assert "ran" not in text(await call(client, "get_run", run_id=second))
-        assert "KeyboardInterrupt" in text(await call(client, "interrupt", run_id=first))
+        assert "KeyboardInterrupt" in text(await stopped(client, run_id=first))
 
 
 async def test_files_go_in_and_out(tmp_path: Path) -> None:
@@ -139,35 +152,47 @@ async def test_files_go_in_and_out(tmp_path: Path) -> None:
         assert not (tmp_path / "x").exists()
 
 
-async def _a_long_run_reports_its_last_line_and_can_be_come_back_to(client: Client) -> None:
+async def _a_long_run_reports_its_last_line_and_can_be_come_back_to(client: Client, work: Path) -> None:
     seen: list[tuple[float, str | None]] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         seen.append((progress, message))
+        if len(seen) > 1 and (message or "").startswith("step "):
+            (work / "heard").touch()  # which the code waits for
 
-    code = "import time\nfor i in range(7): print('step', i, flush=True); time.sleep(1)"
+    code = "import os, time\ni = 0\nwhile not os.path.exists('heard'): print('step', i, flush=True); i += 1; time.sleep(0.5)"
     result = await client.call_tool("run_code", {"code": code}, progress_callback=on_progress)
     run_id = (result.structured_content or {})["run_id"]
-    (first, name), (second, line), *_ = seen
-    assert name is not None
-    assert name.startswith(f"run {run_id}: step ")
-    assert line is not None
-    assert line.startswith("step ")
+    (first, name), (second, _), *_ = seen
+    assert re.fullmatch(rf"run {run_id}(: step \d+)?", name or "")  # as the kernel has printed by then, or not
     assert first > 2.9
     assert second - first > 2.9
 
-    begun = await call(client, "run_code", code="print('begun'); time.sleep(1); print('done')", wait=0.5)
+    code = "print('begun')\nwhile not os.path.exists('go'): time.sleep(0.02)\ntime.sleep(0.5); print('done')"
+    begun = await call(client, "run_code", code=code, wait=0.5)
     assert told(begun)["status"] == "running"
+    async with asyncio.timeout(HANG):
+        while "begun" not in text(begun):
+            begun = await call(client, "get_run", wait=0.1)
     assert text(begun).startswith("begun\n[still running; get_run with run_id='")
+    (work / "go").touch()
     assert text(await call(client, "get_run", run_id=told(begun)["run_id"])) == "begun\ndone"  # it waits, as that says
     assert text(await call(client, "get_run", wait=0)) == "begun\ndone"
 
-    limited = await call(client, "run_code", code="print('part', flush=True); time.sleep(30)", timeout=0.5)
-    assert told(limited)["status"] == "timeout"
+    for limit in TIME_LIMITS:
+        code = "print('part', flush=True)\nimport time; time.sleep(300)"
+        limited = await call(client, "run_code", code=code, timeout=limit)
+        assert told(limited)["status"] == "timeout"
+        if "part" in text(limited):
+            break
     assert text(limited).startswith("part\n")
 
-    await call(client, "run_code", code="time.sleep(30)", wait=0.2)
-    assert "KeyboardInterrupt" in text(await call(client, "interrupt"))
+    code = "print('on', flush=True)\nimport time; time.sleep(600)"
+    await call(client, "run_code", code=code, wait=0)
+    async with asyncio.timeout(HANG):
+        while "on\n" not in text(await call(client, "get_run", wait=0.1)):
+            pass
+    assert "KeyboardInterrupt" in text(await stopped(client))
     assert "has ended" in text(await call(client, "interrupt"))
     assert "there is no run 'no'" in await refused(client, "get_run", run_id="no")
 
@@ -178,9 +203,9 @@ async def _a_call_that_is_cancelled_interrupts_its_run(client: Client, begun: Pa
     await eventually(begun.exists)
     calling.cancel()
     await asyncio.gather(calling, return_exceptions=True)
-    ended = await call(client, "get_run", wait=10)
+    ended = await call(client, "get_run")
     assert told(ended)["status"] == "interrupted"
-    assert told(ended)["seconds"] < 8
+    assert told(ended)["seconds"] < HANG
     assert await run(client, "'goes on'") == "'goes on'"
 
 
@@ -218,9 +243,10 @@ class Raw:
         found, left = set(), [self.process.pid]
         while left:
             pid = left.pop()
-            for task in Path("/proc", str(pid), "task").iterdir():
-                left += [int(child) for child in (task / "children").read_text().split()]
-            found.add(pid)
+            with suppress(OSError):  # it may have ended since
+                for task in Path("/proc", str(pid), "task").iterdir():
+                    left += [int(child) for child in (task / "children").read_text().split()]
+                found.add(pid)
         return found - {self.process.pid}
 
 
@@ -245,7 +271,7 @@ async def test_the_handshake_waits_for_no_kernel_and_the_end_of_input_ends_the_k
     raw.send({"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "run_code", "arguments": {"code": "while True: pass"}}})  # fmt: skip
     assert raw.process.stdin is not None
     raw.process.stdin.close()
-    assert await asyncio.to_thread(raw.process.wait, 20) == 0
+    assert await asyncio.to_thread(raw.process.wait, PROCESS) == 0
     assert raw.process.stdout is not None
     assert [line for line in raw.process.stdout if "jsonrpc" not in json.loads(line)] == []
     await none_left(started)
@@ -271,6 +297,6 @@ async def _ends_by_a_signal(raw: Raw) -> None:
     assert started
     began = time.monotonic()
     os.kill(raw.process.pid, signal.SIGTERM)
-    assert await asyncio.to_thread(raw.process.wait, 20) == 128 + signal.SIGTERM
-    assert time.monotonic() - began < SLACK
+    assert await asyncio.to_thread(raw.process.wait, PROCESS) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < HANG
     await none_left(started)

@@ -15,7 +15,7 @@ import pytest
 
 from cellrun import SandboxPolicy
 from cellrun.launch.sandbox import cgroups
-from tests.support.waiting import PROCESS
+from tests.support.waiting import HANG, PROCESS
 
 MIB = 2**20
 POLICY = SandboxPolicy(memory=100 * MIB, processes=20, cpu=0.5)
@@ -122,7 +122,7 @@ def test_version_1_counts_the_processor_time_of_what_has_detached_itself(version
             group.add(child.pid)
             before = group.cpu_seconds
             child.communicate("\n", timeout=PROCESS)
-        within = time.monotonic() + 20
+        within = time.monotonic() + HANG
         while (group.folders["pids"] / "cgroup.procs").read_text() and time.monotonic() < within:
             time.sleep(0.02)
         after = group.cpu_seconds

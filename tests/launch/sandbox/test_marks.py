@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from cellrun.launch.sandbox import marks
-from tests.support.waiting import PROCESS
+from tests.support.waiting import HANG, PROCESS
 
 
 def test_marks_differ_and_stay_below_the_systems_own_limit() -> None:
@@ -16,7 +18,8 @@ def test_marks_differ_and_stay_below_the_systems_own_limit() -> None:
     assert all(marks.FIRST <= mark < marks.LAST for mark in found)
 
 
-def test_a_family_that_grows_and_hides_is_ended() -> None:
+def test_a_family_that_grows_and_hides_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marks, "_PATIENCE", HANG)
     mark = marks.new_mark()
     code = (
         f"import os, resource, sys, time; resource.setrlimit(resource.RLIMIT_MSGQUEUE, ({mark}, {mark}))\n"

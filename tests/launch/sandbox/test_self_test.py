@@ -87,7 +87,7 @@ async def test_where_nothing_holds_local_kernels_are_refused_with_what_to_do(mon
     monkeypatch.setattr(landlock, "version", lambda: 3)
     async with LocalKernels() as kernels:
         with pytest.raises(KernelStartError) as caught:
-            await kernels.acquire(20)
+            await kernels.acquire(PROCESS)
     text = str(caught.value)
     assert "code cannot be contained on this machine" in text
     assert "needs Landlock version 6 (Linux 6.12 or later" in text
@@ -107,7 +107,7 @@ async def test_without_bubblewrap_the_portable_form_is_taken_and_the_strong_one_
         assert (session.containment or "").startswith("portable: ")
     async with LocalKernels(sandbox=SandboxPolicy(form="strong")) as kernels:
         with pytest.raises(KernelStartError, match=r"strong form: bubblewrap is not installed"):
-            await kernels.acquire(20)
+            await kernels.acquire(PROCESS)
 
 
 async def test_a_bubblewrap_that_does_not_work_is_no_wall(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -128,4 +128,4 @@ async def test_without_seccomp_nothing_is_started(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(seccomp, "build", missing)
     async with LocalKernels() as kernels:
         with pytest.raises(KernelStartError, match="apt-get install libseccomp2"):
-            await kernels.acquire(20)
+            await kernels.acquire(PROCESS)
