@@ -297,6 +297,7 @@ class ServedKernel:
             message.msg_type == "execute_request"
             and connection.plain
             and not self._pictures
+            and client.language == "python"
             and wants_pictures(message.content.get("code"))
         ):
             self._pictures = True

@@ -1,5 +1,5 @@
-"""For clients that show PNG and nothing else: code that has a kernel make one beside a picture that is none, where it can; and PNG of what
-other pictures there are."""
+"""For clients that show PNG and nothing else: code that has a Python kernel make one beside a picture that is none, where it can; and PNG of
+what other pictures there are."""
 
 from __future__ import annotations
 

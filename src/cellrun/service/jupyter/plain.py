@@ -1,7 +1,7 @@
 """What a client without the v1 subprotocol is given: JSON of at most a million bytes a frame, and something that it can show.
 
 Such clients read frames of a megabyte, PNG and `text/plain`. So a stream is split, a picture made smaller, a text cut with a notice;
-HTML alone gets a text beside it. Pure but for decoding pictures, which is slow: large messages in a thread.
+HTML or SVG alone gets a text beside it. Pure but for decoding pictures, which is slow: large messages in a thread.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from cellrun.mime import Image, image_of, is_opaque, joined, readable
+from cellrun.mime import Image, image_of, is_opaque, joined, readable, text_of_html
 from cellrun.protocol.message import Message
 from cellrun.service.jupyter.pictures import as_png
 from cellrun.service.jupyter.replay import says
@@ -25,6 +25,9 @@ _PICTURE: Final = 600_000  # bytes of base64
 _SHOWS: Final = ("display_data", "execute_result", "update_display_data")
 _PICTURES: Final = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp")
 _FIGURE: Final = "application/vnd.plotly.v1+json"
+_SVG: Final = "image/svg+xml"
+_WORDS: Final = 1_000  # characters of the text in an SVG that are told
+_MUTE: Final = "<SVG object>"  # a default repr, which `readable` gives where nothing else is to be read
 
 
 def encode(message: Message) -> str | bytes:
@@ -139,7 +142,13 @@ def _with_text(message: Message) -> Message:
     said = joined(plain) if plain is not None else ""
     if said.strip() and not is_opaque(said) and _FIGURE not in data:
         return message
-    text = _of_figure(data[_FIGURE]) if _FIGURE in data else readable(data)
+    if _FIGURE in data:
+        text = _of_figure(data[_FIGURE])
+    elif _SVG in data:
+        text = readable({**data, "text/plain": _MUTE})
+        text = _of_svg(data[_SVG]) if text == _MUTE else text
+    else:
+        text = readable(data)
     return replace(message, content={**message.content, "data": {**data, "text/plain": text}})
 
 
@@ -155,6 +164,13 @@ def _of_figure(figure: Any) -> str:
     return f"plotly figure{called}: {', '.join(kinds[:20]) or 'empty'}"
 
 
+def _of_svg(svg: Any) -> str:
+    """That it is one, and the words in it. Whether cairosvg is there is not known here."""
+    words = " ".join(text_of_html(joined(svg).replace("><", "> <")).split())
+    said = f"; the text in it: {words[:_WORDS]}{'…' if len(words) > _WORDS else ''}" if words else ""
+    return f"an SVG picture; for clients that show none cairosvg in the kernel can make a PNG of it{said}"
+
+
 def _smaller(message: Message) -> Message:
     content = dict(message.content)
     if message.msg_type in _SHOWS and isinstance(content.get("data"), dict):
@@ -162,7 +178,7 @@ def _smaller(message: Message) -> Message:
         if len(_json(content.get("metadata"))) > _SHARE:
             content["metadata"] = {}
         return replace(message, content=content, buffers=())
-    for name in ("code", "evalue", "ename"):
+    for name in ("code", "evalue", "ename", "prompt"):
         if isinstance(content.get(name), str):
             content[name] = shorter(content[name])
     if isinstance(content.get("traceback"), list):

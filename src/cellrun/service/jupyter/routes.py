@@ -31,6 +31,7 @@ from cellrun.service.problems import Problem, problem_of
 
 router: Final = APIRouter()
 _FORM: Final = 16 * 1024
+_GONE: Final = "whoever wanted the kernel has gone"
 _SPOKEN: Final = "2.21.0"  # the release of Jupyter Server whose addresses these are
 _PAGE: Final = """<!DOCTYPE html><html lang="en"><title>Log in</title>
 <form method="post" action="login"><input type="hidden" name="_xsrf" value="{xsrf}">
@@ -106,20 +107,22 @@ async def start_kernel(request: Request) -> Response:
     """Leases one that is warm. `name` may name the kernelspec; `path` and `env` do nothing."""
     kernels, tenant = await tenant_of(request)
     body = await body_of(request)
-    kernel = await started(kernels, tenant, body.get("name"))
-    if await request.is_disconnected():  # nobody knows its name
-        kernel.end("whoever wanted it has gone")
+    kernel = await started(request, kernels, tenant, body.get("name"))
     return JSONResponse(model(kernel), 201, {"Location": f"{PREFIX}/api/kernels/{kernel.id}"})
 
 
-async def started(kernels: Kernels, tenant: str, name: Any) -> ServedKernel:
-    """Raises Refused."""
+async def started(request: Request, kernels: Kernels, tenant: str, name: Any) -> ServedKernel:
+    """A kernel for whoever still waits for it. Raises Refused."""
     if name is not None and not isinstance(name, str):
         raise Refused(Problem("bad_request", "`name` is the name of a kernelspec"))
     try:
-        return await kernels.start(tenant, name)
+        kernel = await kernels.start(tenant, name)
     except Problem as problem:
         raise Refused(problem) from None
+    if await request.is_disconnected():  # nobody knows its name
+        kernel.end(_GONE)
+        raise Refused(Problem("conflict", _GONE))
+    return kernel
 
 
 async def kernel_of(request: Request, id: str) -> ServedKernel:

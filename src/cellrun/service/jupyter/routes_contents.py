@@ -52,10 +52,14 @@ async def show(request: Request, path: str = "") -> Response:
 async def write(request: Request, path: str) -> Response:
     """A file of base64, text or a notebook; a directory. In parts (`chunk`) it is not taken."""
     kernels, tenant = await tenant_of(request)
+    if "/" not in path.strip("/"):  # not 404, which clients take for a folder that is to be made
+        raise Refused(
+            Problem(
+                "bad_request", "a file is in the folder of a kernel, KERNEL_ID/NAME: the root has those folders alone"
+            )
+        )
     kernel, rest = _split(kernels, tenant, path)
     body = await body_of(request)
-    if not rest:
-        raise Refused(Problem("bad_request", "a file needs a name"))
     if body.get("chunk") is not None:
         raise Refused(Problem("unsupported", "files are taken whole, not in chunks"))
     if body.get("type") == "directory":
@@ -172,9 +176,9 @@ async def _read(files: FileStore, path: str) -> bytes:
 def _content(data: bytes, path: str, wanted: str | None) -> dict[str, Any]:
     if path.endswith(".ipynb") and wanted is None:
         try:
-            return {"content": json.loads(data), "format": "json"}
+            return {"content": json.loads(data, parse_constant=_no_number), "format": "json"}
         except (ValueError, RecursionError):
-            raise Problem("bad_request", f"{path!r} is no notebook") from None
+            raise Problem("bad_request", f"{path!r} is no notebook; with `?format=text` its text is told") from None
     if wanted != "base64":
         try:
             return {"content": data.decode("utf-8"), "format": "text"}
@@ -188,8 +192,12 @@ def _data(body: dict[str, Any]) -> bytes:
     """Raises Refused."""
     content, form = body.get("content"), body.get("format")
     if body.get("type") == "notebook" or form == "json":
+        if not isinstance(content, dict):
+            raise Refused(Problem("bad_request", "`content` must be a notebook, which is a JSON object"))
         try:
-            return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
+            return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+        except ValueError:
+            raise Refused(Problem("bad_request", "`content` has a number that JSON has not: NaN or Infinity")) from None
         except RecursionError:
             raise Refused(Problem("bad_request", "`content` is nested too deeply")) from None
     if not isinstance(content, str):
@@ -200,6 +208,10 @@ def _data(body: dict[str, Any]) -> bytes:
         except ValueError:  # binascii.Error, and what is not ASCII
             raise Refused(Problem("bad_request", "`content` is not base64")) from None
     return content.encode("utf-8", "backslashreplace")
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"JSON has no {name}")
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -34,7 +34,7 @@ async def make_session(request: Request) -> Response:
         return JSONResponse(_model(there), 201)
     try:
         kernels.check_sessions(tenant)
-        kernel = await _kernel(kernels, tenant, body)
+        kernel = await _kernel(request, kernels, tenant, body)
         there = _of_path(kernels, tenant, path)
         if there is not None:  # made meanwhile
             _end_unnamed(kernels, tenant, kernel)
@@ -64,7 +64,7 @@ async def change_session(request: Request, id: str) -> Response:
     if (isinstance(wanted, dict) and wanted.get("id") not in (None, old.id)) or (
         isinstance(wanted, dict) and wanted.get("name") and not wanted.get("id")
     ):
-        kernel = await _kernel(kernels, session.tenant, body)
+        kernel = await _kernel(request, kernels, session.tenant, body)
         if session.id not in kernels.sessions:  # deleted meanwhile
             _end_unnamed(kernels, session.tenant, kernel)
             raise Refused(Problem("not_found", f"there is no session {id[:64]!r}"))
@@ -90,7 +90,7 @@ async def _session(request: Request, id: str) -> tuple[Kernels, NamedKernel]:
         raise Refused(problem) from None
 
 
-async def _kernel(kernels: Kernels, tenant: str, body: dict[str, Any]) -> ServedKernel:
+async def _kernel(request: Request, kernels: Kernels, tenant: str, body: dict[str, Any]) -> ServedKernel:
     wanted = body.get("kernel") or {}
     if not isinstance(wanted, dict):
         raise Refused(Problem("bad_request", "`kernel` is an object with a `name` or an `id`"))
@@ -99,7 +99,7 @@ async def _kernel(kernels: Kernels, tenant: str, body: dict[str, Any]) -> Served
             return kernels.find(tenant, str(wanted["id"]))
         except Problem as problem:
             raise Refused(problem) from None
-    return await started(kernels, tenant, wanted.get("name"))
+    return await started(request, kernels, tenant, wanted.get("name"))
 
 
 def _of_path(kernels: Kernels, tenant: str, path: str) -> NamedKernel | None:
