@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from itertools import pairwise
 from typing import Any, Final
 
-from cellrun.kernel.boxes import boxes_of
+from cellrun.kernel.axis import Axis
+from cellrun.kernel.boxes import Box, boxes_of
+from cellrun.kernel.legend import Legend
 from cellrun.kernel.plain import Plain
 
 _UNIT: Final = re.compile(r"(?:^|\s)[(\[]([^()\[\]]+)[)\]]")
-_FIXED: Final = ("StrCategoryLocator", "FixedLocator")
 
 
 def chart_of(thing: Any) -> dict[str, Any] | None:
@@ -48,6 +48,8 @@ class _Axes:
 
         self._ax = ax
         self._plain = plain
+        self._x, self._y = Axis(ax.xaxis, plain), Axis(ax.yaxis, plain)
+        self._legend = Legend(ax)
         self._bars: list[Any] = [one for one in ax.containers if isinstance(one, container.BarContainer)]
         self._errors: list[Any] = [one for one in ax.containers if isinstance(one, container.ErrorbarContainer)]
         caps = {id(cap) for one in self._errors for cap in one.lines[1]}
@@ -62,9 +64,18 @@ class _Axes:
         self._clouds: list[Any] = [one for one in found if isinstance(one, collections.PathCollection)]
         bands = [one for one in found if isinstance(one, collections.PolyCollection)]
         of_bars = {id(patch) for one in self._bars for patch in one.patches}
-        self._patches = [patch for patch in ax.patches if id(patch) not in of_bars]
+        self._patches = [
+            patch for patch in ax.patches if id(patch) not in of_bars and not isinstance(patch, patches.Shadow)
+        ]
         self._wedges: list[Any] = [patch for patch in self._patches if isinstance(patch, patches.Wedge)]
-        self._other = ax.name != "rectilinear" or bool(ax.images) or len(found) > len(self._clouds) + len(bands)
+        # Where a band has a name and no line has, it is the thing, and the lines are its edges.
+        edges = not any(_is_name(str(line.get_label())) for line in self._lines)
+        self._other = (
+            ax.name != "rectilinear"
+            or bool(ax.images)
+            or len(found) > len(self._clouds) + len(bands)
+            or (edges and any(_is_name(str(band.get_label())) for band in bands))
+        )
 
     def chart(self) -> dict[str, Any]:
         chart = None if self._other else self._known()
@@ -75,8 +86,13 @@ class _Axes:
         if self._wedges:
             whole = len(self._wedges) == len(patches) and not (lines or clouds or bars)
             return self._pie() if whole else None
-        if not clouds and not bars and lines and (chart := self._boxes()) is not None:
-            return chart
+        if lines and not clouds and not bars:
+            for flat in (False, True):
+                boxes = boxes_of(lines, patches, flat=flat)
+                if boxes is None:
+                    return None
+                if boxes:
+                    return self._boxes(boxes, flat=flat)
         if patches:
             return None
         if bars and not clouds:
@@ -107,53 +123,27 @@ class _Axes:
 
     def _planar(self) -> dict[str, Any]:
         told = self._labels()
-        for name, axis in (("x", self._ax.xaxis), ("y", self._ax.yaxis)):
-            places, labels = axis.get_ticklocs(), [label.get_text() for label in axis.get_ticklabels()]
-            self._plain.reserve(len(labels))
-            told[f"{name}_ticks"] = [self._place(axis, place) for place in places]
-            told[f"{name}_tick_labels"] = [self._plain.text(label) for label in labels]
-            told[f"{name}_scale"] = _scale(axis, [float(place) for place in places], labels)
+        for name, axis in (("x", self._x), ("y", self._y)):
+            told[f"{name}_ticks"], told[f"{name}_tick_labels"], told[f"{name}_scale"] = axis.ticks()
         return told
-
-    def _place(self, axis: Any, place: Any) -> Any:
-        if _is_periods(axis):
-            from pandas import Period  # type: ignore[import-untyped]
-
-            return self._plain.one(Period(ordinal=round(float(place)), freq=axis.freq).to_timestamp())
-        if _is_dates(axis):
-            from matplotlib.dates import num2date
-
-            return self._plain.one(num2date(place))
-        return self._plain.one(float(place))
 
     # -- of each type ----------------------------------------------------------------------------
 
     def _line(self, number: int) -> dict[str, Any]:
         line = self._lines[number]
         named = [one.get_label() for one in self._errors if one.lines[0] is line] or [line.get_label()]
-        if _is_periods(self._ax.xaxis):
-            places = line.get_xdata(orig=False)
-            self._plain.reserve(len(places))
-            xs = [self._place(self._ax.xaxis, place) for place in places]
-        else:
-            xs = self._plain.many(line.get_xdata())
+        xs = self._x.many(line.get_xdata(orig=False)) if self._x.periods else self._plain.many(line.get_xdata())
         points = [list(point) for point in zip(xs, self._plain.many(line.get_ydata()), strict=True)]
-        return {"label": self._label(named[0], "Line", number), "points": points}
+        return {"label": self._label(named[0], "Line", number, line), "points": points}
 
     def _cloud(self, number: int) -> dict[str, Any]:
         cloud = self._clouds[number]
         offsets = cloud.get_offsets()
         self._plain.reserve(len(offsets))
-        axes = self._ax.xaxis, self._ax.yaxis
-        columns = [
-            [self._place(axis, place) for place in offsets[:, index]]
-            if _is_dates(axis)
-            else self._plain.many(offsets[:, index])
-            for index, axis in enumerate(axes)
-        ]
+        xs, ys = self._x.many(offsets[:, 0]), self._y.many(offsets[:, 1])
         return {
-            "label": self._label(cloud.get_label(), "Points", number),
-            "points": [list(point) for point in zip(*columns, strict=True)],
+            "label": self._label(cloud.get_label(), "Points", number, cloud),
+            "points": [list(point) for point in zip(xs, ys, strict=True)],
         }
 
     def _bar(self) -> dict[str, Any] | None:
@@ -161,88 +151,49 @@ class _Axes:
         # What stands across the bars are their errors.
         if any(len({*(line.get_ydata() if flat else line.get_xdata())}) > 1 for line in self._lines):
             return None
-        axis = self._ax.yaxis if flat else self._ax.xaxis
+        self._plain.reserve(2 * sum(len(bars.patches) for bars in self._bars))
+        groups = [
+            [
+                (bar.get_y() + bar.get_height() / 2, bar.get_width())
+                if flat
+                else (bar.get_x() + bar.get_width() / 2, bar.get_height())
+                for bar in bars.patches
+            ]
+            for bars in self._bars
+        ]
+        names = (self._y if flat else self._x).names([[float(place) for place, _ in group] for group in groups])
         elements = []
         for number, bars in enumerate(self._bars):
-            self._plain.reserve(2 * len(bars.patches))
-            group = self._label(bars.get_label(), "Group", number)
-            for bar in bars.patches:
-                begin, width, value = (
-                    (bar.get_y(), bar.get_height(), bar.get_width())
-                    if flat
-                    else (bar.get_x(), bar.get_width(), bar.get_height())
-                )
-                label = self._at(axis, begin + width / 2)
+            group = self._label(bars.get_label(), "Group", number, *bars.patches)
+            for label, (_, value) in zip(names[number], groups[number], strict=True):
                 elements.append({"label": label, "value": self._plain.one(value), "group": group})
         return {"type": "bar", **self._labels(swapped=flat), "elements": elements}
-
-    def _at(self, axis: Any, place: float) -> str:
-        """What is written on the axis at this place, or the place itself."""
-        if type(axis.get_major_locator()).__name__ in _FIXED:
-            written = [*zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)]
-            steps = sorted(tick for tick, _ in written)
-            reach = min((after - before for before, after in pairwise(steps)), default=1.0) / 2
-            near = min(written, key=lambda one: abs(one[0] - place), default=None)
-            if near is not None and abs(near[0] - place) <= reach and near[1].get_text():
-                return self._plain.text(near[1].get_text())
-        return str(self._place(axis, place)) if _is_dates(axis) else f"{place:g}"
 
     def _pie(self) -> dict[str, Any]:
         elements = []
         for wedge in self._wedges:
             self._plain.reserve(2)
             label = str(wedge.get_label())
+            label = label if _is_name(label) else self._legend.name(wedge)
             angle, radius = abs(round(float(wedge.theta2 - wedge.theta1), 4)), float(wedge.r)
-            label = "" if label.startswith("_") else self._plain.text(label)
-            elements.append({"label": label, "angle": angle, "radius": radius})
+            elements.append({"label": self._plain.text(label), "angle": angle, "radius": radius})
         return {"type": "pie", "title": self._title(), "elements": elements}
 
-    def _boxes(self) -> dict[str, Any] | None:
-        for flat in (False, True):
-            boxes = boxes_of(self._lines, self._patches, flat=flat)
-            if boxes:
-                axis = self._ax.yaxis if flat else self._ax.xaxis
-                elements = []
-                for box in boxes:
-                    told = {name: self._plain.one(value) for name, value in box.numbers.items()}
-                    outliers = self._plain.many(box.outliers)
-                    elements.append({"label": self._at(axis, box.place), **told, "outliers": outliers})
-                return {"type": "box_and_whisker", **self._labels(swapped=flat), "elements": elements}
-        return None
+    def _boxes(self, boxes: list[Box], *, flat: bool) -> dict[str, Any]:
+        names = (self._y if flat else self._x).names([[box.place] for box in boxes])
+        elements = []
+        for box, (label,) in zip(boxes, names, strict=True):
+            told = {name: self._plain.one(value) for name, value in box.numbers.items()}
+            elements.append({"label": label, **told, "outliers": self._plain.many(box.outliers)})
+        return {"type": "box_and_whisker", **self._labels(swapped=flat), "elements": elements}
 
-    def _label(self, label: Any, kind: str, number: int) -> str:
-        """Names that begin with _ are matplotlib's own."""
+    def _label(self, label: Any, kind: str, number: int, *drawn: Any) -> str:
+        """Its own, or the legend's, or one that we make."""
         text = str(label)
-        return f"{kind} {number}" if not text or text.startswith("_") else self._plain.text(text)
+        text = text if _is_name(text) else self._legend.name(*drawn)
+        return self._plain.text(text) if text else f"{kind} {number}"
 
 
-def _is_dates(axis: Any) -> bool:
-    return "Date" in _converter(axis) or _is_periods(axis)
-
-
-def _is_periods(axis: Any) -> bool:
-    """pandas numbers the days, or whatever its index counts."""
-    return "Period" in _converter(axis) and hasattr(axis, "freq")
-
-
-def _converter(axis: Any) -> str:
-    # get_converter() is of matplotlib 3.10.
-    return type(axis.get_converter() if hasattr(axis, "get_converter") else axis.converter).__name__
-
-
-def _scale(axis: Any, places: list[float], labels: list[str]) -> str:
-    if _is_dates(axis):
-        return "datetime"
-    scale = str(axis.get_scale())
-    if scale != "linear" or "Category" in _converter(axis):
-        return "categorical" if scale == "linear" else scale
-    counted = bool(places) and places == [float(number) for number in range(len(places))]
-    return "categorical" if counted and not any(map(_is_number, labels)) else "linear"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text.replace("\N{MINUS SIGN}", "-"))
-    except ValueError:
-        return not text
-    return True
+def _is_name(label: str) -> bool:
+    """Those that begin with _ are matplotlib's own."""
+    return bool(label) and not label.startswith("_")

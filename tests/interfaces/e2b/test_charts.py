@@ -89,15 +89,21 @@ def test_a_pie_chart(sandbox: Sandbox) -> None:
     assert [(one.label, one.angle, one.radius) for one in chart.elements] == [("no", 324, 1), ("yes", 36, 1)]
 
 
-@pytest.mark.parametrize("how", ["", "patch_artist=True, notch=True", "orientation='horizontal', showmeans=True"])
+@pytest.mark.parametrize(
+    "how",
+    ["", "patch_artist=True, notch=True", "orientation='horizontal', showmeans=True", "notch=True", "capwidths=.3"],
+)
 def test_a_box_chart_however_it_is_drawn(sandbox: Sandbox, how: str) -> None:
     values = [20, 78, 85, 88, 90, 92]
-    chart = drawn(sandbox, f"plt.boxplot([{values}, [1, 2, 3]], tick_labels=['A', 'B'], {how})")
+    chart = drawn(sandbox, f"plt.boxplot([{values}, [1, 2, 3], [1, 2, 3, 100]], tick_labels=['A', 'B', 'C'], {how})")
     assert isinstance(chart, BoxAndWhiskerChart)
-    first, second = chart.elements
+    first, second, third = chart.elements
     assert (first.label, first.min, first.max, first.outliers) == ("A", 78, 92, [20])
     assert (first.first_quartile, first.median, first.third_quartile) == (79.75, 86.5, 89.5)
     assert (second.label, second.min, second.median, second.max, second.outliers) == ("B", 1, 2, 3, [])
+    # Its upper cap lies on the third quartile.
+    assert (third.first_quartile, third.median, third.third_quartile, third.max) == (1.75, 2.5, 27.25, 27.25)
+    assert third.outliers == [100]
 
 
 def test_several_axes_are_several_charts(sandbox: Sandbox) -> None:
