@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ from tests.support.servers import Server
 for _name in list(os.environ):
     if _name.lower().endswith("_proxy") or (_name.startswith("CELLRUN_") and not _name.startswith("CELLRUN_SOAK_")):
         del os.environ[_name]
+# Nor is that a shell has what it runs in the background pass over these signals, and all that comes from that.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # jsonschema compiles a grammar of addresses for two seconds when it is imported, and does without where there is none.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
