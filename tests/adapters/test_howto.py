@@ -61,7 +61,7 @@ async def test_the_examples_run_and_print_what_they_say(line: int, block: str, m
 
 
 def test_the_parameters_are_taken() -> None:
-    exec(compile(BLOCKS[-1][1], str(PAGE), "exec"), {})
+    exec(compile(BLOCKS[-1][1].replace("…", "secret"), str(PAGE), "exec"), {})
 
 
 class _Quiet(agents.run.AgentRunner):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cellrun import LocalKernels
+from cellrun import CellrunService, LocalKernels
+from cellrun.adapters import langchain, openai_agents, pydantic_ai, smolagents
 from cellrun.adapters.tools import CodeTools
-from tests.support.waiting import eventually
+from tests.support.waiting import HANG, PROCESS, SLACK, eventually
 
 PID = "import os; print(os.getpid())"
 
@@ -30,7 +33,7 @@ async def test_variables_stay_whatever_loop_or_thread_calls() -> None:
             target=lambda: answers.append(asyncio.run(tools.call("run_code", {"code": "x += 1; x"})))
         )
         thread.start()
-        await asyncio.to_thread(thread.join, 20)
+        await asyncio.to_thread(thread.join, PROCESS)
         assert answers[0].text == "42"
         assert (await asyncio.to_thread(tools.call_blocking, "run_code", {"code": "x"})).text == "42"
 
@@ -55,11 +58,11 @@ async def test_a_cancelled_call_interrupts_its_run() -> None:
         with pytest.raises(asyncio.CancelledError):
             await calling
         assert (await tools.call("run_code", {"code": "'free again'"})).text == "'free again'"
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < HANG
 
 
 async def test_a_run_that_takes_too_long_gives_what_it_printed() -> None:
-    async with CodeTools(timeout=1.0) as tools:
+    async with CodeTools(timeout=SLACK) as tools:
         answer = await tools.call("run_code", {"code": "print('so far')\nimport time; time.sleep(60)"})
         assert answer.text.startswith("so far\n")
         assert answer.told["status"] == "timeout"
@@ -67,7 +70,7 @@ async def test_a_run_that_takes_too_long_gives_what_it_printed() -> None:
 
 async def test_no_more_runs_wait_than_anybody_will_come_back_to() -> None:
     async with CodeTools() as tools:
-        await tools.call("run_code", {"code": "import time; time.sleep(50)", "wait": 0})
+        await tools.call("run_code", {"code": "import time; time.sleep(600)", "wait": 0})
         refused = [await tools.call("run_code", {"code": "1", "wait": 0}) for _ in range(64)]
         assert [answer.failed for answer in refused] == [False] * 63 + [True]
         assert "64 runs go on or wait" in refused[-1].text
@@ -83,6 +86,12 @@ async def test_what_is_wrong_with_a_call_is_told_to_the_model() -> None:
         ):
             answer = await tools.call(name, arguments)
             assert (answer.failed, said in answer.text) == (True, True), answer.text
+
+
+async def test_a_session_that_cannot_be_named_so_is_told_to_the_model() -> None:
+    async with CodeTools("cellrun://127.0.0.1:9", session_id="base") as tools:
+        answer = await tools.call("run_code", {"code": "1", "session": "mein Test"})
+        assert (answer.failed, "here a session is named with up to 123 letters" in answer.text) == (True, True)
 
 
 async def test_files_go_in_and_out() -> None:
@@ -115,8 +124,29 @@ def test_parameters_that_do_not_go_together_are_named() -> None:
         CodeTools("localhost:8888")
     with pytest.raises(ValueError, match="a user name, password or key; pass key="):
         CodeTools("cellrun://key@localhost")
+    for name in ("bad name/", "", "-first", "x" * 129):
+        with pytest.raises(ValueError, match="a session is named with up to 128 letters, digits and"):
+            CodeTools("cellrun://localhost", session_id=name)
+    with pytest.raises(ValueError, match="timeout must be zero or more seconds, not -1"):
+        CodeTools(timeout=-1)
+    with pytest.raises(ValueError, match="the key holds a line break"):
+        CodeTools("cellrun://localhost", key="k\n")
     with pytest.raises(ValueError, match="there is no tool 'run'; there are: run_code, "):
         CodeTools(only=["run"])
+
+
+def test_those_that_the_service_takes_are_taken() -> None:
+    for name in ("x" * 128, "0", "a.b_c~d:e@f-g"):
+        CodeTools("cellrun://localhost", key="k", session_id=name)
+    CodeTools(CellrunService("cellrun://localhost"), session_id="chat", timeout=None)
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [pydantic_ai.CellrunToolset, langchain.CellrunToolkit, openai_agents.CellrunTools, smolagents.CellrunExecutor],
+)
+def test_a_run_has_a_time_limit_unless_it_is_taken_away(adapter: Any) -> None:
+    assert inspect.signature(adapter).parameters["timeout"].default == 300
 
 
 async def test_one_that_is_forgotten_warns_and_ends_its_kernel() -> None:

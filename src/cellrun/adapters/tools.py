@@ -8,22 +8,36 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, Final, Self, TypeVar
 
 from cellrun import portal
-from cellrun.errors import public_url
+from cellrun.errors import SessionLost, public_url
+from cellrun.limits import Limits
 from cellrun.providers import LocalKernels, Provider, provider_for
-from cellrun.providers.http import parse_base_url
-from cellrun.remote.address import is_service, parse_address
+from cellrun.remote.address import is_service
 from cellrun.remote.service import CellrunService
 from cellrun.service import tool_calls
 from cellrun.service.describe import Place
 from cellrun.service.local_tools import LocalTools
 from cellrun.service.tool_backend import Answer, promises_of
 from cellrun.service.tool_calls import Tool
+from cellrun.session import AsyncSession
 
 T = TypeVar("T")
 
 TIMEOUT: Final = 300.0
 """Seconds for a run that names none."""
 _PLACE: Final = Place("connection", "")
+
+
+def check(
+    provider: Provider | CellrunService | str | None, *, key: str | None, session_id: str | None, timeout: float | None
+) -> None:
+    """Raises ValueError and TypeError for what a session does not take: one is made, and never started."""
+    AsyncSession(provider, limits=Limits(timeout=timeout), key=key, session_id=session_id, history=False)
+
+
+def ended(error: SessionLost) -> str | None:
+    """Why the session is gone for good, for a model to read: without the advice to make a new one, which it cannot follow. None: it may be
+    there still."""
+    return None if error.retryable else str(error).partition("; make a new")[0]
 
 
 class CodeTools:
@@ -38,8 +52,8 @@ class CodeTools:
 
     The kernel is started by the first call, and ends with `close()`, `aclose()`, the end of a `with` or `async with` block, or the process.
     A call after that has a fresh one. Everything runs on a loop of cellrun's own, so that a framework may call from any thread and any
-    event loop, and from a new one each time; `provider` is used there alone. Raises ValueError for parameters that do not go together, and for a
-    string that is no address.
+    event loop, and from a new one each time; `provider` is used there alone. Raises ValueError for parameters that do not go together, for a
+    string that is no address, a session that cannot be named so and a time limit below zero, TypeError for a provider that is none.
     """
 
     def __init__(
@@ -51,14 +65,7 @@ class CodeTools:
         timeout: float | None = TIMEOUT,
         only: Collection[str] | None = None,
     ) -> None:
-        on_service = isinstance(provider, CellrunService) or (isinstance(provider, str) and is_service(provider))
-        for name, value in (("key", key), ("session_id", session_id)):
-            if value is not None and not on_service:
-                raise ValueError(f"{name}= is for a cellrun service (cellrun://host:port)")
-        if key is not None and not isinstance(provider, str):
-            raise ValueError("key= goes with an address; a CellrunService has its own")
-        if isinstance(provider, str):
-            _ = parse_address(provider) if on_service else parse_base_url(provider)
+        check(provider, key=key, session_id=session_id, timeout=timeout)
         unknown = set(only or ()) - set(tool_calls.ARGUMENTS)
         if unknown:
             raise ValueError(f"there is no tool {sorted(unknown)[0]!r}; there are: {', '.join(tool_calls.ARGUMENTS)}")
