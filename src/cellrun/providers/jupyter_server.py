@@ -195,11 +195,13 @@ class JupyterServer(Provider):
         self._warm.clear()
         if refilling is not None:
             refilling.cancel()
-        await asyncio.gather(*(lease.release() for lease in leases))
-        if refilling is not None:
-            await asyncio.gather(refilling, return_exceptions=True)
-        if http is not None:
-            await http.aclose()
+        try:
+            await asyncio.gather(*(lease.release() for lease in leases))
+            if refilling is not None:
+                await asyncio.gather(refilling, return_exceptions=True)
+        finally:  # also when the loop ends, and cancels what is left on it
+            if http is not None:
+                await http.aclose()
 
     async def _file_store(self) -> FileStore:
         if self._files is None:
